@@ -1,0 +1,108 @@
+"""What `ingest` and `run` share: progress, summary, exit code."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import click
+
+from hftpipe.cli.output import counted, say
+from hftpipe.clock import SystemClock
+from hftpipe.config import INVALID_SHOWN_MAX, IngestLimits
+from hftpipe.faults import planted_here
+from hftpipe.ingest import Summary
+from hftpipe.intake import Intake
+from hftpipe.invalid_report import InvalidFile, InvalidLines
+from hftpipe.job import Intaking, Outcomes, ingest_all
+from hftpipe.producer import Surroundings
+from hftpipe.wiring import Pipeline
+
+STRICT_EXIT = 3
+
+
+class Watch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def rate(self, count: int) -> str:
+        """`2.1 s, 480,000 tx/s`."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return f"{seconds:.2f} s, {count / seconds:,.0f} tx/s"
+
+
+class IntakeSession:
+    """Ingests some opened sources, and tells people about it."""
+
+    def __init__(self, intakes: Sequence[Intake], invalid: Path | None, stop: threading.Event) -> None:
+        self._intakes = intakes
+        self._stop = stop
+        self._report = InvalidFile(invalid) if invalid is not None else InvalidLines(say, INVALID_SHOWN_MAX)
+        self.summary = Summary()
+
+    def ingest(self, pipeline: Pipeline) -> None:
+        """Appends everything; see `job.ingest_all`."""
+        surroundings = Surroundings(
+            SystemClock(self._stop), Random(), self._stop.is_set, say, planted_here()
+        )
+        limits = IngestLimits()
+        intaking = Intaking(
+            lambda intake: pipeline.producer(intake.name, surroundings, limits, resumable=intake.resumable),
+            self._report,
+            self._stop.is_set,
+        )
+        try:
+            ingest_all(self._intakes, intaking, self.summary)
+        finally:
+            self._report.close()
+            for intake in self._intakes:
+                intake.source.close()
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """A bar on a terminal, for sources whose size is known."""
+        sizes = [intake.source.size for intake in self._intakes]
+        known = [size for size in sizes if size is not None]
+        if not sys.stderr.isatty() or len(known) < len(sizes):
+            yield
+            return
+        over = threading.Event()
+        with click.progressbar(length=sum(known), file=sys.stderr, label="Ingesting") as bar:
+
+            def draw() -> None:
+                while not over.wait(0.1):
+                    bar.update(sum(intake.source.bytes_read for intake in self._intakes) - bar.pos)
+
+            thread = threading.Thread(target=draw, name="progress")
+            thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                thread.join()
+                bar.update(sum(known) - bar.pos)
+
+    def tell(self, watch: Watch) -> None:
+        """The summary of an ingest."""
+        summary = self.summary
+        say(f"read {summary.read:,}, invalid {counted(summary.invalid)}, durable {summary.appended:,}")
+        say(watch.rate(summary.read))
+
+    def tell_outcomes(self, outcomes: Outcomes, watch: Watch) -> None:
+        """The summary of the whole job."""
+        rate = watch.rate(self.summary.read)
+        say(
+            f"read {self.summary.read:,}, invalid {counted(self.summary.invalid)}, "
+            f"applied {outcomes.applied():,}, refused {counted(outcomes.refused())}"
+        )
+        say(rate)
+
+    def exit(self, *, strict: bool) -> None:
+        """Ends with 3 when that was asked for and rows are invalid."""
+        if strict and self.summary.invalid:
+            raise click.exceptions.Exit(STRICT_EXIT)

@@ -1,0 +1,153 @@
+"""Options that several commands share. Each is also an HFTPIPE_… variable and a key of hftpipe.toml."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def option(*declarations: str, **attributes: Any) -> Callable[[Command], Command]:
+    """A click option that `HFTPIPE_<NAME>` sets too."""
+    name = max(declarations, key=len).split("/")[0].removeprefix("--")
+    variable = f"HFTPIPE_{name.upper().replace('-', '_')}"
+    return click.option(*declarations, envvar=variable, show_envvar=True, **attributes)
+
+
+class ShardList(click.ParamType[list[int], str]):
+    """`0-3`, `0,2`, `1`: numbers of shards."""
+
+    name = "shards"
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        if isinstance(value, list):
+            return value
+        shards: list[int] = []
+        for part in value.split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                self.fail(f"{value!r} is not like 0-3 or 0,2", param, ctx)
+            shards += range(int(first), int(last if dash else first) + 1)
+        return shards
+
+
+def home_option(function: Command) -> Command:
+    return option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the pipeline: its stores, and its private server's data.",
+    )(function)
+
+
+def place_options(function: Callable[..., object]) -> Callable[..., object]:
+    """--home, --redis-url, --prefix, --trust-server, handed on as one `place`."""
+
+    @home_option
+    @option("--redis-url", default="", help="Use this server (redis://, rediss://, unix://), not a private one.")
+    @option("--prefix", default="hft", show_default=True, help="First part of every key of the pipeline.")
+    @option("--trust-server", is_flag=True, help="Do not check the server's settings for durability.")
+    @wraps(function)
+    def with_place(
+        *, home: Path | None, redis_url: str, prefix: str, trust_server: bool, **rest: object
+    ) -> object:
+        from hftpipe.wiring import Place
+
+        folder = home.absolute() if home is not None else default_home()
+        place = Place(folder, redis_url, prefix, trust_server=trust_server, is_default=home is None)
+        return function(place=place, **rest)
+
+    return with_place
+
+
+def default_home() -> Path:
+    """Where a user's data belongs on this system."""
+    from platformdirs import user_data_path
+
+    return user_data_path("hftpipe", appauthor=False)
+
+
+def shards_option(function: Command) -> Command:
+    return option(
+        "--shards",
+        type=click.IntRange(1, 1024),
+        help="How many shards a new pipeline gets (4 by default); an old one keeps its number.",
+    )(function)
+
+
+def workers_option(function: Command) -> Command:
+    return option(
+        "--workers",
+        type=click.IntRange(1, 1024),
+        default=2,
+        show_default=True,
+        help="Worker processes; the shards are dealt out to them.",
+    )(function)
+
+
+def format_option(default: str) -> Callable[[Command], Command]:
+    return option(
+        "--format",
+        "format_",
+        type=click.Choice(["table", "csv", "json"]),
+        default=default,
+        show_default=True,
+        help="How results are written.",
+    )
+
+
+def rounding_option(function: Command) -> Command:
+    return option(
+        "--rounding",
+        type=click.Choice(["reject", "half-even"]),
+        default="reject",
+        show_default=True,
+        help="What happens to an amount with more than four decimals.",
+    )(function)
+
+
+def invalid_options(function: Command) -> Command:
+    function = option(
+        "--strict", is_flag=True, help="Exit with 3 when a row is invalid; all others are processed all the same."
+    )(function)
+    return option(
+        "--invalid",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="CSV file that takes every invalid row with line and reason.",
+    )(function)
+
+
+def worker_limit_options(function: Callable[..., object]) -> Callable[..., object]:
+    """--lease-ms and --retain-entries, handed on as `limits`."""
+    from hftpipe.config import WorkerLimits
+
+    defaults = WorkerLimits()
+
+    @option(
+        "--lease-ms",
+        type=click.IntRange(min=100),
+        default=defaults.lease_ms,
+        show_default=True,
+        help="A worker that has stood still so long may be replaced.",
+    )
+    @option(
+        "--retain-entries",
+        type=click.IntRange(min=0),
+        default=defaults.retain_entries,
+        show_default=True,
+        help="Applied entries of each shard that stay in the log.",
+    )
+    @wraps(function)
+    def with_limits(*, lease_ms: int, retain_entries: int, **rest: object) -> object:
+        beat_ms = min(defaults.beat_ms, lease_ms // 4)
+        wait_ms = min(defaults.read_wait_ms, beat_ms)
+        limits = WorkerLimits(
+            lease_ms=lease_ms, retain_entries=retain_entries, beat_ms=beat_ms, read_wait_ms=wait_ms
+        )
+        return function(limits=limits, **rest)
+
+    return with_limits

@@ -1,0 +1,84 @@
+"""Writing results: table, CSV or JSON."""
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import click
+import orjson
+
+from hftpipe.core.amount import render
+from hftpipe.store.reading import Balance
+
+Row = Mapping[str, object]
+
+BALANCE_COLUMNS = ("client", "available", "held", "total", "locked")
+
+
+def say(line: str) -> None:
+    """One line for people."""
+    click.echo(line, err=True)
+
+
+def write_balances(balances: Iterable[Balance], format_: str) -> None:
+    """Balances with four decimals, by client."""
+    write(BALANCE_COLUMNS, (_balance_row(balance) for balance in balances), format_)
+
+
+def _balance_row(balance: Balance) -> Row:
+    return {
+        "client": balance.account,
+        "available": render(balance.available),
+        "held": render(balance.held),
+        "total": render(balance.available + balance.held),
+        "locked": balance.locked,
+    }
+
+
+def write(columns: Sequence[str], rows: Iterable[Row], format_: str) -> None:
+    """Writes rows to stdout, CSV and JSON as they come."""
+    {"csv": _write_csv, "json": _write_json, "table": _write_table}[format_](columns, rows)
+    sys.stdout.flush()
+
+
+def _write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+
+
+def _write_json(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    separator = "[\n"
+    for row in rows:
+        sys.stdout.write(f"{separator}{orjson.dumps({column: row[column] for column in columns}).decode()}")
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    lines = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    for line in chain([columns], lines):
+        cells = [
+            cell.ljust(width) if _is_text(cell) else cell.rjust(width)
+            for cell, width in zip(line, widths, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_text(cell: str) -> bool:
+    return not cell.replace(".", "").removeprefix("-").isdecimal()
+
+
+def counted(counts: Counter[str]) -> str:
+    """`12 (bad_amount 8, bad_tx 4)`: a sum and its parts."""
+    parts = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    return f"{counts.total():,}{f' ({parts})' if parts else ''}"

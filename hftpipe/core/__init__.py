@@ -1,0 +1,1 @@
+"""Pure code: bytes and values in, values out. No clock, no random, no socket, no file."""

@@ -1,0 +1,23 @@
+"""The source chain: what makes appending idempotent.
+
+Every entry says from which position of its source to which it reaches (`previous`, `position`). The store keeps
+the last position applied per source, in the same commit as the balances. A producer may therefore send any row
+again, cut into any batches, and an append that was given up for lost may land at any later time: each row takes
+effect once, and in the order of its source.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+
+def first_new_row(previous: int, rows: Sequence[int], applied: int) -> int | None:
+    """Index of the first row that has not been applied; `len(rows)` when all were, None when rows are missing.
+
+    previous: the source's position before this batch.
+    rows: positions of the batch's rows, strictly ascending.
+    applied: the last position of that source that was applied; 0 when there is none.
+    """
+    first = bisect_right(rows, applied)
+    if first < len(rows) and previous > applied:
+        return None
+    return first

@@ -1,0 +1,58 @@
+"""What a store takes whole or not at all: how far a shard was, how far it is, and all that changed between."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hftpipe.core.entry import EntryId, Foreign
+from hftpipe.core.journal import Record
+from hftpipe.core.ledger import Account, Deposit
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts since the shard began: rows applied, refused and skipped; entries left alone for a gap, or dead."""
+
+    applied: int = 0
+    refused: int = 0
+    skipped: int = 0
+    gaps: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a shard has been applied: the truth, whatever the log's group says.
+
+    id, digest: of the last entry applied; `core.entry.origin` and "" before the first.
+    number, hash: of the last journal record; 0 and `core.journal.GENESIS` before the first.
+    highest_tx: no id taken in this shard is above it; -1 when none is taken.
+    incarnation: how often the checkpoint had to go back because the log had lost its tail.
+    """
+
+    id: EntryId
+    digest: str
+    number: int
+    hash: str
+    highest_tx: int
+    incarnation: int
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All that some entries changed.
+
+    taken: transaction ids taken, by journal number.
+    named_by: the journal number that last named each of `accounts`.
+    positions: last position applied, of each source that moved.
+    """
+
+    before: Checkpoint
+    after: Checkpoint
+    records: Sequence[Record]
+    taken: Sequence[tuple[int, Sequence[int]]]
+    accounts: Mapping[int, Account]
+    named_by: Mapping[int, int]
+    disputes: Mapping[int, Deposit]
+    positions: Mapping[str, int]
+    dead: Sequence[Foreign]

@@ -1,0 +1,267 @@
+"""The account rules as a pure state machine over batches.
+
+First gather what may wait, then decide without waiting: `needs` says what must be known before some batches can be
+decided, the caller asks the store and hands the answer to `learn`, then `apply` decides every transaction from
+memory. A refusal is a value, never an exception. What `apply` changed is handed out by `take_changes` and belongs in
+one commit; when that commit fails, the ledger must be thrown away.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+from hftpipe.core.transaction import INT64_MAX, INT64_MIN, Batch, Kind
+
+
+class Refusal(StrEnum):
+    """Why a well-formed transaction had no effect; the first that fits, in the order of the rules."""
+
+    ACCOUNT_LOCKED = "account_locked"
+    DUPLICATE_TX = "duplicate_tx"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    UNKNOWN_TX = "unknown_tx"
+    NOT_DISPUTABLE = "not_disputable"
+    WRONG_ACCOUNT = "wrong_account"
+    ALREADY_DISPUTED = "already_disputed"
+    NOT_DISPUTED = "not_disputed"
+    CHARGED_BACK = "charged_back"
+    OVERFLOW = "overflow"
+
+
+class DisputeState(StrEnum):
+    """Where a deposit stands between being made and being final."""
+
+    UNDISPUTED = "undisputed"
+    DISPUTED = "disputed"
+    RESOLVED = "resolved"
+    CHARGED_BACK = "charged_back"
+
+
+class Undisputable(Enum):
+    """A transaction id that is taken, but not by a deposit that took effect."""
+
+    TAKEN = "taken"
+
+
+@dataclass(slots=True)
+class Account:
+    """A balance in ten-thousandths; total = available + held."""
+
+    available: int = 0
+    held: int = 0
+    locked: bool = False
+
+
+@dataclass(slots=True)
+class Deposit:
+    """A deposit that took effect, as far as a dispute of it needs to know."""
+
+    account: int
+    amount: int
+    state: DisputeState = DisputeState.UNDISPUTED
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the store must be asked: accounts, ids that may be taken, ids that disputes name."""
+
+    accounts: set[int]
+    txs: set[int]
+    disputed: set[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The store's answer to `Needs`; what is absent does not exist."""
+
+    accounts: dict[int, Account]
+    taken: set[int]
+    deposits: dict[int, Deposit | Undisputable]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one batch: refused rows by index, and the ids that it took, in order."""
+
+    refused: list[tuple[int, Refusal]]
+    taken: list[int]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a commit must write: accounts and the journal number that last named each, and disputes."""
+
+    accounts: dict[int, Account] = field(default_factory=dict)
+    named_by: dict[int, int] = field(default_factory=dict)
+    disputes: dict[int, Deposit] = field(default_factory=dict)
+
+
+class Ledger:
+    """The accounts of one shard.
+
+    highest_tx: every id that the store holds is at most this; ids above it cannot be duplicates.
+    """
+
+    def __init__(self, highest_tx: int = -1) -> None:
+        self._accounts: dict[int, Account] = {}
+        self._highest_tx = highest_tx
+        self._taken: set[int] = set()
+        self._deposits: dict[int, Deposit | Undisputable] = {}
+        self._watched: set[int] = set()
+        self._changes = Changes()
+
+    @property
+    def highest_tx(self) -> int:
+        """No id taken so far is above it; -1 when none is taken."""
+        return self._highest_tx
+
+    def needs(self, batches: Iterable[Batch]) -> Needs:
+        """What must be learnt before these batches, the whole of one commit, are applied."""
+        accounts: set[int] = set()
+        txs: set[int] = set()
+        disputed: set[int] = set()
+        highest = self._highest_tx
+        for batch in batches:
+            accounts.update(batch.accounts)
+            moving, naming = _ids(batch)
+            disputed.update(naming)
+            if moving and min(moving) <= highest:
+                txs.update(tx for tx in moving if tx <= highest)
+        return Needs(accounts - self._accounts.keys(), txs, disputed)
+
+    def learn(self, needs: Needs, facts: Facts) -> None:
+        """Takes in the answer to `needs`; an account that the store does not know begins at zero."""
+        self._accounts.update(facts.accounts)
+        for account in needs.accounts - facts.accounts.keys():
+            self._accounts[account] = Account()
+        self._taken = set(facts.taken)
+        self._deposits = dict(facts.deposits)
+        self._watched = set(needs.disputed)
+
+    def apply(self, batch: Batch, number: int) -> Outcome:
+        """Decides each transaction in order.
+
+        number: of the journal entry that the batch came with.
+        """
+        self._changes.named_by.update(dict.fromkeys(batch.accounts, number))
+        outcome = Outcome([], [])
+        txs: Sequence[int | None] = batch.txs if batch.txs is not None else [None] * len(batch)
+        for index, (kind, account_id, tx, amount) in enumerate(
+            zip(batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
+        ):
+            account = self._accounts[account_id]
+            refusal: Refusal | None
+            if kind == "D" or kind == "W":  # noqa: PLR1714 - the two comparisons are faster than a tuple's
+                refusal = self._move(kind, account, account_id, tx, amount, outcome.taken)
+            elif tx is None:
+                raise AssertionError("validation lets no dispute pass without a transaction id")
+            else:
+                refusal = self._dispute(kind, account, account_id, tx)
+            if refusal is not None:
+                outcome.refused.append((index, refusal))
+        return outcome
+
+    def take_changes(self) -> Changes:
+        """What all batches applied since the last call changed; the ledger starts anew from there."""
+        changes, self._changes = self._changes, Changes()
+        changes.accounts = {account: self._accounts[account] for account in changes.named_by}
+        self._highest_tx = max(self._highest_tx, max(self._taken, default=-1))
+        return changes
+
+    def _move(
+        self, kind: str, account: Account, account_id: int, tx: int | None, amount: int, taken: list[int]
+    ) -> Refusal | None:
+        duplicate = tx is not None and tx in self._taken
+        if tx is not None and not duplicate:
+            self._taken.add(tx)
+            taken.append(tx)
+        refusal = _move(kind, account, amount, duplicate=duplicate)
+        if tx in self._watched and not duplicate and tx is not None:
+            effective = refusal is None and kind == "D"
+            self._deposits[tx] = Deposit(account_id, amount) if effective else Undisputable.TAKEN
+        return refusal
+
+    def _dispute(self, kind: str, account: Account, account_id: int, tx: int) -> Refusal | None:
+        if account.locked:
+            return Refusal.ACCOUNT_LOCKED
+        deposit = self._deposits.get(tx)
+        if deposit is None:
+            return Refusal.UNKNOWN_TX
+        if isinstance(deposit, Undisputable):
+            return Refusal.NOT_DISPUTABLE
+        if deposit.account != account_id:
+            return Refusal.WRONG_ACCOUNT
+        refusal = _DISPUTES[kind](account, deposit)
+        if refusal is None:
+            self._changes.disputes[tx] = deposit
+        return refusal
+
+
+def _ids(batch: Batch) -> tuple[Sequence[int], Sequence[int]]:
+    """The batch's ids: those of deposits and withdrawals, and those that disputes name."""
+    if batch.txs is None:
+        return (), ()
+    if batch.kinds.count("D") + batch.kinds.count("W") == len(batch):
+        return batch.txs, ()
+    moving: list[int] = []
+    naming: list[int] = []
+    for kind, tx in zip(batch.kinds, batch.txs, strict=True):
+        (moving if kind in "DW" else naming).append(tx)
+    return moving, naming
+
+
+def _move(kind: str, account: Account, amount: int, *, duplicate: bool) -> Refusal | None:
+    if account.locked:
+        return Refusal.ACCOUNT_LOCKED
+    if duplicate:
+        return Refusal.DUPLICATE_TX
+    available = account.available
+    if kind == "W":
+        if amount > available:
+            return Refusal.INSUFFICIENT_FUNDS
+        account.available = available - amount
+        return None
+    if available + account.held + amount > INT64_MAX:
+        return Refusal.OVERFLOW
+    account.available = available + amount
+    return None
+
+
+def _open(account: Account, deposit: Deposit) -> Refusal | None:
+    if deposit.state is DisputeState.DISPUTED:
+        return Refusal.ALREADY_DISPUTED
+    if deposit.state is DisputeState.CHARGED_BACK:
+        return Refusal.CHARGED_BACK
+    if account.available - deposit.amount < INT64_MIN or account.held + deposit.amount > INT64_MAX:
+        return Refusal.OVERFLOW
+    account.available -= deposit.amount
+    account.held += deposit.amount
+    deposit.state = DisputeState.DISPUTED
+    return None
+
+
+def _resolve(account: Account, deposit: Deposit) -> Refusal | None:
+    if (refusal := _undisputed(deposit)) is not None:
+        return refusal
+    account.held -= deposit.amount
+    account.available += deposit.amount
+    deposit.state = DisputeState.RESOLVED
+    return None
+
+
+def _charge_back(account: Account, deposit: Deposit) -> Refusal | None:
+    if (refusal := _undisputed(deposit)) is not None:
+        return refusal
+    account.held -= deposit.amount
+    account.locked = True
+    deposit.state = DisputeState.CHARGED_BACK
+    return None
+
+
+def _undisputed(deposit: Deposit) -> Refusal | None:
+    if deposit.state is DisputeState.CHARGED_BACK:
+        return Refusal.CHARGED_BACK
+    return None if deposit.state is DisputeState.DISPUTED else Refusal.NOT_DISPUTED
+
+
+_DISPUTES = {Kind.DISPUTE.value: _open, Kind.RESOLVE.value: _resolve, Kind.CHARGEBACK.value: _charge_back}

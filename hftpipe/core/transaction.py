@@ -1,0 +1,62 @@
+"""The unit that flows from validation to the ledger: a batch of one shard's transactions, in columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+INT64_MAX: Final = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+
+SCALE: Final = 10_000
+"""Amounts are integers of ten-thousandths of a unit."""
+
+AMOUNT_MAX: Final = 10**13 * SCALE
+"""The largest amount of one transaction, in ten-thousandths."""
+
+
+class Kind(Enum):
+    """What a transaction does; the value is its letter on the wire."""
+
+    DEPOSIT = "D"
+    WITHDRAWAL = "W"
+    DISPUTE = "P"
+    RESOLVE = "R"
+    CHARGEBACK = "C"
+
+
+KIND_LETTERS: Final = frozenset(kind.value for kind in Kind)
+
+MOVING: Final = frozenset({Kind.DEPOSIT.value, Kind.WITHDRAWAL.value})
+"""Letters of the kinds that carry an amount and take a transaction id of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transactions in columns of equal length, in the order in which their source gave them.
+
+    kinds: one letter of `Kind` each.
+    accounts: 0..2^63-1.
+    txs: 0..2^63-1, or None for the whole batch when the source has no such column.
+    amounts: ten-thousandths, 1..AMOUNT_MAX for D and W; 0 for P, R and C.
+    rows: positions in the source (line numbers of a file), strictly ascending, from 1.
+    """
+
+    kinds: str
+    accounts: Sequence[int]
+    txs: Sequence[int] | None
+    amounts: Sequence[int]
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def slice(self, start: int, stop: int) -> "Batch":
+        """The transactions start..stop-1 as a batch of their own."""
+        return Batch(
+            self.kinds[start:stop],
+            self.accounts[start:stop],
+            None if self.txs is None else self.txs[start:stop],
+            self.amounts[start:stop],
+            self.rows[start:stop],
+        )

@@ -1,0 +1,80 @@
+"""Ingest: a source's blocks are read, validated, routed and appended; done with a block means durable."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hftpipe.errors import TailLost
+from hftpipe.invalid_report import InvalidReport
+from hftpipe.producer import Producer
+from hftpipe.source.stream import Source
+from hftpipe.validation import Validated
+
+
+class Validator(Protocol):
+    """The stateless rules for one source."""
+
+    def validate(self, lines: bytes, first_line: int) -> Validated:
+        """Rows that may enter the log, and those that may not."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What became of the rows that one run has read."""
+
+    read: int = 0
+    appended: int = 0
+    invalid: Counter[str] = field(default_factory=Counter)
+
+    def add(self, validated: Validated) -> None:
+        """Counts a block."""
+        self.read += validated.rows
+        self.appended += len(validated.batch)
+        self.invalid.update(str(row.reason) for row in validated.invalid)
+
+    def join(self, part: "Summary") -> None:
+        """Adds what became of another source."""
+        self.read += part.read
+        self.appended += part.appended
+        self.invalid.update(part.invalid)
+
+    def clear(self) -> None:
+        """Counts from zero again."""
+        self.read = self.appended = 0
+        self.invalid.clear()
+
+
+def ingest(
+    source: Source,
+    validator: Validator,
+    producer: Producer,
+    *,
+    summary: Summary,
+    report: InvalidReport,
+    stopping: Callable[[], bool],
+) -> None:
+    """Appends all that the producer's predecessors have not, and adds it to the summary.
+
+    Raises SourceRefused, SourceBroken, LogForeign; whatever was appended before stays, and can be resumed.
+    """
+    resumption = producer.resume()
+    after, known = resumption.after, resumption.known
+    while True:
+        report.begin(producer.source, after.line if after is not None else 0)
+        try:
+            for block in source.blocks(after, known):
+                validated = validator.validate(block.lines, block.first_line)
+                producer.append(validated.batch)
+                # Reported before it is noted: who is killed between the two reports it again, not never.
+                report.add(validated.invalid)
+                producer.note(block.mark)
+                summary.add(validated)
+                if stopping():
+                    break
+        except TailLost as lost:
+            producer.begin_again(lost)
+            after, known = None, ()
+            summary.clear()
+        else:
+            return

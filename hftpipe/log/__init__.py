@@ -1,0 +1,1 @@
+"""The sharded log: Redis Streams; or memory."""

@@ -1,0 +1,301 @@
+"""The log on Redis Streams, for any server of the protocol (Redis >= 7.0, Valkey >= 7.2).
+
+Dense ids: `XADD {hft:3}:log 1-* …` makes the server itself count 1-0, 1-1, 1-2, … for any number of producers.
+Every command is sent once: a repeated XADD would be a second entry.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from hftpipe.core.entry import EntryId, Foreign, RawEntry
+from hftpipe.errors import LogForeign, LogUnavailable, PassingFault
+from hftpipe.log.connection import translate
+from hftpipe.log.keys import GROUP, Keys
+from hftpipe.ports import Appended, Extent, Outgoing, Topology
+
+Connect = Callable[[], "redis.Redis"]
+"""Makes a client that never repeats a command; starts the private server first when that is where the log lives."""
+
+_CLAIM_PAGE: Final = 1_000
+_NOWHERE: Final = "0-0"
+
+
+class _Connected:
+    """A client that is made anew after each lost connection."""
+
+    def __init__(self, connect: Connect, keys: Keys) -> None:
+        self._connect = connect
+        self._keys = keys
+        self._open_client: redis.Redis | None = None
+
+    def topology(self) -> Topology | None:
+        with self._translated() as client:
+            return read_topology(client, self._keys)
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        client, self._open_client = self._open_client, None
+        if client is not None:
+            with suppress(redis.RedisError, OSError):
+                client.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator["redis.Redis"]:
+        try:
+            if self._open_client is None:
+                self._open_client = self._connect()
+            yield self._open_client
+        except redis.RedisError as error:
+            if "WRONGTYPE" in str(error):
+                raise LogForeign(f"a key of the log holds something else than it must: {error}") from error
+            fault = translate(error)
+            if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+                self.close()
+            raise fault from error
+
+
+class RedisLogWriter(_Connected):
+    """The producer's side; see `ports.LogWriter`.
+
+    generation: of the ids that are given.
+    """
+
+    def __init__(self, connect: Connect, keys: Keys, topology: Topology) -> None:
+        super().__init__(connect, keys)
+        self._shards = topology.shards
+        self._next_id = f"{topology.generation}-*"
+
+    def append(self, entries: Sequence[Outgoing]) -> Appended:
+        try:
+            with self._translated() as client, client.pipeline(transaction=False) as pipeline:
+                for entry in entries:
+                    fields = [part for pair in entry.fields.items() for part in pair]
+                    pipeline.execute_command("XADD", self._keys.log(entry.shard), self._next_id, *fields)
+                replies = pipeline.execute(raise_on_error=False)
+        except PassingFault as fault:
+            return Appended([], fault)
+        return _confirmed(replies)
+
+    def fetch(self, shard: int, entry_id: EntryId) -> RawEntry | None:
+        with self._translated() as client:
+            found = client.xrange(self._keys.log(shard), str(entry_id), str(entry_id))
+        return _entries(found)[0] if found else None
+
+    def extent(self, shard: int) -> Extent:
+        with self._translated() as client:
+            return _extent(client, self._keys.log(shard))
+
+    def backlog(self, shard: int) -> int:
+        key = self._keys.log(shard)
+        with self._translated() as client:
+            last = _extent(client, key).last
+            group = _group(client, key)
+        if last is None:
+            return 0
+        if group is None:
+            return last.sequence + 1
+        delivered, pending = group
+        undelivered = last.sequence - (delivered.sequence if delivered > EntryId(0, 0) else -1)
+        return max(undelivered, 0) + pending
+
+    def note(self, source: str, advice: Mapping[int, bytes]) -> None:
+        with self._translated() as client, client.pipeline(transaction=False) as pipeline:
+            for shard, text in advice.items():
+                pipeline.hset(self._keys.sources(shard), source, text)
+            pipeline.execute()
+
+    def advice(self, source: str) -> dict[int, bytes]:
+        with self._translated() as client, client.pipeline(transaction=False) as pipeline:
+            for shard in range(self._shards):
+                pipeline.hget(self._keys.sources(shard), source)
+            replies = pipeline.execute()
+        return {shard: text for shard, text in enumerate(replies) if text is not None}
+
+
+class RedisLogReader(_Connected):
+    """The worker's side of one shard, as one consumer of the group; see `ports.LogReader`."""
+
+    def __init__(self, connect: Connect, keys: Keys, shard: int, consumer: str) -> None:
+        super().__init__(connect, keys)
+        self._prefix = keys.prefix
+        self._shard = shard
+        self._key = keys.log(shard)
+        self._dead_key = keys.dead(shard)
+        self._consumer = consumer
+        self._role = ""
+
+    def extent(self) -> Extent:
+        with self._translated() as client:
+            return _extent(client, self._key)
+
+    def attach(self, checkpoint: EntryId) -> EntryId:
+        with self._translated() as client:
+            delivered = self._group_at(client, checkpoint)
+            self._claim_all(client, checkpoint)
+            for consumer in client.xinfo_consumers(self._key, GROUP):
+                if consumer["name"] != self._consumer.encode() and consumer["pending"] == 0:
+                    client.xgroup_delconsumer(self._key, GROUP, consumer["name"])
+        return delivered
+
+    def range(self, first: EntryId, last: EntryId, count: int) -> list[RawEntry]:
+        with self._translated() as client:
+            return _entries(client.xrange(self._key, str(first), str(last), count=count))
+
+    def read(
+        self, count: int, wait_ms: int, done: Sequence[EntryId], keep_from: EntryId | None
+    ) -> list[RawEntry]:
+        with self._translated() as client, client.pipeline(transaction=False) as pipeline:
+            if done:
+                pipeline.xack(self._key, GROUP, *map(str, done))
+            if keep_from is not None and keep_from.sequence > 0:
+                pipeline.xtrim(self._key, minid=str(keep_from), approximate=False)
+            if count:
+                block = wait_ms or None  # BLOCK 0 would wait for ever
+                pipeline.xreadgroup(GROUP, self._consumer, {self._key: ">"}, count=count, block=block)
+            replies = pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            self._check(reply)
+        streams = replies[-1] if count else None
+        return _entries(streams[0][1]) if streams else []
+
+    def bury(self, foreign: Foreign) -> None:
+        fields = {b"reason": foreign.reason.encode(), **foreign.fields}
+        with self._translated() as client, suppress(redis.ResponseError):
+            # The entry's own id: burying it again is refused as not above the newest, and changes nothing.
+            client.xadd(self._dead_key, dict(fields), id=str(foreign.id))
+
+    def announce(self, role: str) -> None:
+        with self._translated() as client:
+            if role != self._role:
+                client.client_setname(f"{self._prefix}:{role}:{self._shard}")
+                self._role = role
+
+    def close(self) -> None:
+        self._role = ""
+        super().close()
+
+    def _check(self, reply: object) -> None:
+        if isinstance(reply, redis.ResponseError) and str(reply).startswith("NOGROUP"):
+            raise LogUnavailable(f"the consumer group of {self._key} is gone; attaching anew")
+        if isinstance(reply, redis.RedisError):
+            raise translate(reply) from reply
+
+    def _group_at(self, client: "redis.Redis", checkpoint: EntryId) -> EntryId:
+        position = str(checkpoint) if checkpoint.sequence >= 0 else _NOWHERE
+        group = _group(client, self._key)
+        if group is None:
+            client.xgroup_create(self._key, GROUP, position, mkstream=True)
+            return checkpoint
+        delivered, _ = group
+        last = _extent(client, self._key).last
+        if last is not None and delivered > last:
+            # The log lost its tail: what is appended from now on would hide behind the group's position.
+            client.xgroup_setid(self._key, GROUP, position)
+            return checkpoint
+        return delivered
+
+    def _claim_all(self, client: "redis.Redis", checkpoint: EntryId) -> None:
+        """Makes everything pending this consumer's own, and acknowledges what was committed before."""
+        start = _NOWHERE
+        while claimed := client.xautoclaim(
+            self._key, GROUP, self._consumer, min_idle_time=0, start_id=start, count=_CLAIM_PAGE, justid=True
+        ):
+            ids = [EntryId.parse(claim) for claim in claimed]
+            if committed := [str(entry_id) for entry_id in ids if entry_id <= checkpoint]:
+                client.xack(self._key, GROUP, *committed)
+            start = str(ids[-1].moved(1))
+
+
+def read_topology(client: "redis.Redis", keys: Keys) -> Topology | None:
+    """What the log belongs to; None when that is not, or not wholly, written yet."""
+    fields: dict[bytes, bytes] = client.hgetall(keys.topology)
+    try:
+        return Topology(
+            fields[b"pipeline"].decode(),
+            int(fields[b"shards"]),
+            int(fields[b"generation"]),
+            int(fields[b"format"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def write_topology(client: "redis.Redis", keys: Keys, wanted: Topology) -> Topology:
+    """Writes what is not there yet and returns what holds, whoever wrote it.
+
+    Field by field, each only if absent: any number of processes at once, each stopped anywhere, end with one.
+    """
+    for name in ("pipeline", "shards", "generation", "format"):
+        client.hsetnx(keys.topology, name, str(getattr(wanted, name)))
+    written = read_topology(client, keys)
+    if written is None:
+        raise LogForeign(f"{keys.topology} was removed while it was written. Run the command again")
+    return written
+
+
+def _confirmed(replies: list[object]) -> Appended:
+    ids: list[EntryId] = []
+    for reply in replies:
+        if not isinstance(reply, bytes):
+            fault = translate(reply) if isinstance(reply, redis.RedisError) else None
+            if not isinstance(fault, PassingFault):
+                raise fault or LogUnavailable(f"the server answered XADD with {reply!r}")
+            return Appended(ids, fault)
+        ids.append(EntryId.parse(reply))
+    return Appended(ids)
+
+
+def _extent(client: "redis.Redis", key: str) -> Extent:
+    try:
+        stream: dict[str, Any] = client.xinfo_stream(key)
+    except redis.ResponseError as error:
+        if "no such key" in str(error):
+            return Extent(None, None)
+        raise
+    first, last = stream["first-entry"], EntryId.parse(stream["last-generated-id"])
+    return Extent(EntryId.parse(first[0]) if first else None, last if last > EntryId(0, 0) else None)
+
+
+def _group(client: "redis.Redis", key: str) -> tuple[EntryId, int] | None:
+    """The last id that the group has delivered, and how many entries are pending."""
+    try:
+        groups: list[dict[str, Any]] = client.xinfo_groups(key)
+    except redis.ResponseError as error:
+        if "no such key" in str(error):
+            return None
+        raise
+    for group in groups:
+        if group["name"] == GROUP.encode():
+            return EntryId.parse(group["last-delivered-id"]), group["pending"]
+    return None
+
+
+def _entries(replies: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> list[RawEntry]:
+    return [RawEntry(EntryId.parse(entry_id), fields or {}) for entry_id, fields in replies]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLog:
+    """What a shard's log says of itself, in entries; `standbys` counts the workers that wait for the shard."""
+
+    appended: int
+    pending: int
+    dead: int
+    standbys: int
+
+
+def inspect(client: "redis.Redis", keys: Keys, shard: int) -> ShardLog:
+    """How a shard's log stands."""
+    last = _extent(client, keys.log(shard)).last
+    group = _group(client, keys.log(shard))
+    role = f"{keys.prefix}:standby:{shard}"
+    return ShardLog(
+        0 if last is None else last.sequence + 1,
+        0 if group is None else group[1],
+        client.xlen(keys.dead(shard)),
+        sum(other["name"] == role for other in client.client_list()),
+    )

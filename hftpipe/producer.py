@@ -1,0 +1,272 @@
+"""The producer's half of the source chain: appends one source's rows so that each takes effect once, in order.
+
+A reply means: on disk. No reply means nothing, and everything behind it is sent again; the worker skips what it knows.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import ParamSpec, TypeVar
+
+import orjson
+
+from hftpipe.backoff import Backoff
+from hftpipe.config import IngestLimits
+from hftpipe.core.entry import EntryId, digest_of, encode
+from hftpipe.core.routing import route
+from hftpipe.core.transaction import Batch
+from hftpipe.errors import Interrupted, LogForeign, PassingFault, TailLost
+from hftpipe.ports import Appended, Clock, LogWriter, Outgoing, Topology
+from hftpipe.source.framing import Mark
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The last entry of a shard that was confirmed to this source: position, id and digest."""
+
+    position: int
+    id: EntryId
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where to go on: behind `after`, or at the start when it is None. `known` marks must fit the source."""
+
+    after: Mark | None
+    known: Sequence[Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a producer needs from outside.
+
+    stopping: whether the process was told to stop.
+    report: takes one line for people.
+    reach: called with the name of each step that a fault may be planted at.
+    """
+
+    clock: Clock
+    random: Random
+    stopping: Callable[[], bool]
+    report: Callable[[str], None]
+    reach: Callable[[str], None] = lambda _: None
+
+
+class Producer:
+    """Appends the rows of one source.
+
+    resumable: the source can be read again from any earlier place. Its marks are noted in the log; when the log has
+    lost its tail, TailLost asks the caller to begin again. A live source goes on under a new id instead.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        topology: Topology,
+        *,
+        log: LogWriter,
+        surroundings: Surroundings,
+        limits: IngestLimits,
+        resumable: bool,
+    ) -> None:
+        self.source = source
+        self._name = source
+        self._renewals = 0
+        self._topology = topology
+        self._log = log
+        self._clock = surroundings.clock
+        self._stopping = surroundings.stopping
+        self._report = surroundings.report
+        self._reach = surroundings.reach
+        self._limits = limits
+        self._resumable = resumable
+        self._backoff = Backoff(limits.retry_first_ms, limits.retry_max_ms, surroundings.random.random)
+        self._anchors: dict[int, Anchor] = {}
+        self._room = [0] * topology.shards
+        self.appended_entries = 0
+
+    def resume(self) -> Resumption:
+        """What a former producer of this source has noted, if the log still holds what was confirmed to it."""
+        advice = self._patiently(self._log.advice, self.source)
+        notes = {shard: _read_note(text) for shard, text in advice.items()}
+        marks = [mark for mark, _ in notes.values()]
+        self._anchors = {shard: anchor for shard, (_, anchor) in notes.items() if anchor is not None}
+        try:
+            self._patiently(self._check_anchors)
+        except TailLost as lost:
+            self.begin_again(lost)
+            return Resumption(None, marks)
+        complete = len(notes) == self._topology.shards
+        return Resumption(min(marks, key=lambda mark: mark.line) if complete else None, marks)
+
+    def begin_again(self, lost: TailLost) -> None:
+        """Forgets what was confirmed: the source is appended from its start, and the chain skips what is known."""
+        self._report(f"{lost}. Beginning again at the start of the source; what was applied is skipped")
+        self._anchors = {}
+
+    def append(self, batch: Batch) -> None:
+        """Returns when every row is durable in the log; waits out a full backlog and passing faults.
+
+        Raises TailLost (resumable sources), LogForeign when the log is no longer this pipeline's, Interrupted.
+        """
+        waiting = deque(self._pieces(batch))
+        while waiting:
+            window = [waiting[index] for index in range(min(len(waiting), self._limits.pipeline_entries_max))]
+            window = self._patiently(self._fitting, window)
+            appended = self._send(window)
+            for _ in appended.ids:
+                waiting.popleft()
+            if appended.fault is not None:
+                self._recover(appended.fault)
+
+    def note(self, mark: Mark) -> None:
+        """Keeps, for a successor, that everything up to the mark is durable. Raises as `append` does."""
+        if self._resumable:
+            advice = {
+                shard: _write_note(mark, self._anchors.get(shard)) for shard in range(self._topology.shards)
+            }
+            self._patiently(self._log.note, self.source, advice)
+
+    def _pieces(self, batch: Batch) -> list[tuple[int, Batch]]:
+        """The rows not confirmed yet, by shard, cut into entries."""
+        pieces: list[tuple[int, Batch]] = []
+        size = self._limits.entry_transactions_max
+        for shard, rows in route(batch, self._topology.shards).items():
+            first = bisect_right(rows.rows, self._position(shard))
+            pieces += [(shard, rows.slice(start, start + size)) for start in range(first, len(rows), size)]
+        return pieces
+
+    def _send(self, window: Sequence[tuple[int, Batch]]) -> Appended:
+        time_ms = self._clock.unix_ms()
+        previous = {shard: self._position(shard) for shard, _ in window}
+        entries: list[Outgoing] = []
+        for shard, piece in window:
+            entries.append(Outgoing(shard, encode(self.source, previous[shard], piece, time_ms)))
+            previous[shard] = piece.rows[-1]
+        self._reach("ingest.pre_append")
+        appended = self._log.append(entries)
+        self._reach("ingest.post_append")
+        for entry_id, entry, (shard, piece) in zip(appended.ids, entries, window, strict=False):
+            self._anchors[shard] = Anchor(piece.rows[-1], entry_id, entry.fields[b"d"].decode())
+            self._room[shard] -= 1
+        self.appended_entries += len(appended.ids)
+        return appended
+
+    def _position(self, shard: int) -> int:
+        anchor = self._anchors.get(shard)
+        return 0 if anchor is None else anchor.position
+
+    def _fitting(self, window: list[tuple[int, Batch]]) -> list[tuple[int, Batch]]:
+        """As much of the window as the shards' backlogs have room for; waits until that is something."""
+        waited = False
+        while True:
+            room = dict(enumerate(self._room))
+            for length, (shard, _) in enumerate(window):
+                if room[shard] <= 0:
+                    break
+                room[shard] -= 1
+            else:
+                return window
+            if length:
+                return window[:length]
+            free = self._limits.backlog_entries_max - self._log.backlog(shard)
+            self._room[shard] = min(free, self._limits.backlog_share_max)
+            if self._room[shard] <= 0:
+                if not waited:
+                    self._report(
+                        f"shard {shard} has {self._limits.backlog_entries_max} entries waiting, its cap. "
+                        "Waiting for its worker (`hftpipe worker`, if none runs)"
+                    )
+                waited = True
+                self._sleep(self._limits.backlog_poll_ms)
+
+    # --- faults ------------------------------------------------------------------------------------------------
+
+    def _patiently(self, attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of an attempt, made again after each passing fault."""
+        while True:
+            try:
+                result = attempt(*args, **kwargs)
+            except PassingFault as fault:
+                self._recover(fault)
+            else:
+                self._backoff.reset()
+                return result
+
+    def _recover(self, fault: PassingFault) -> None:
+        """Waits until the log answers again, and makes sure that it still holds what it had confirmed."""
+        while True:
+            wait_ms = self._backoff.next_ms()
+            self._report(f"{fault}. Trying again in {wait_ms} ms")
+            self._sleep(wait_ms)
+            try:
+                self._check_anchors()
+            except PassingFault as again:
+                fault = again
+            except TailLost as lost:
+                if self._resumable:
+                    raise
+                self._renew(lost)
+                return
+            else:
+                return
+
+    def _sleep(self, milliseconds: int) -> None:
+        self._clock.sleep_ms(milliseconds)
+        if self._stopping():
+            raise Interrupted(
+                f"stopped while {self.source} was waiting for the log: not all of it is durable. "
+                "The same command goes on from there"
+            )
+
+    def _renew(self, lost: TailLost) -> None:
+        """A live source cannot be read again: what is left of it goes on as a source of its own."""
+        self._renewals += 1
+        self.source = f"{self._name}+{self._renewals}"
+        self._anchors = {}
+        self._report(f"{lost}. They cannot be read again; going on as source {self.source}")
+
+    def _check_anchors(self) -> None:
+        topology = self._log.topology()
+        if topology != self._topology:
+            raise LogForeign(
+                f"the log belongs to {'no pipeline' if topology is None else f'pipeline {topology.pipeline}'}, "
+                f"{self.source} was being appended to {self._topology.pipeline}: the server was emptied or "
+                "replaced. Start the right one, or restore its append-only file"
+            )
+        lost = [
+            text for shard, anchor in sorted(self._anchors.items()) if (text := self._lost(shard, anchor))
+        ]
+        if lost:
+            raise TailLost(f"the log lost entries of {self.source} that it had confirmed: {', '.join(lost)}")
+
+    def _lost(self, shard: int, anchor: Anchor) -> str:
+        """Which confirmed entries of a shard are gone; empty when none is."""
+        found = self._log.fetch(shard, anchor.id)
+        if found is not None:
+            intact = digest_of(found.fields) == anchor.digest
+            return "" if intact else f"{shard}/{anchor.id} (row {anchor.position}) and some before it"
+        extent = self._log.extent(shard)
+        if extent.first is not None and anchor.id < extent.first:
+            return ""  # applied and trimmed
+        first = anchor.id if extent.last is None else min(extent.last.moved(1), anchor.id)
+        return f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position})"
+
+
+def _write_note(mark: Mark, anchor: Anchor | None) -> bytes:
+    confirmed = None if anchor is None else [anchor.position, str(anchor.id), anchor.digest]
+    return orjson.dumps([mark.line, mark.offset, mark.prefix, mark.unfinished, confirmed])
+
+
+def _read_note(text: bytes) -> tuple[Mark, Anchor | None]:
+    line, offset, prefix, unfinished, confirmed = orjson.loads(text)
+    if confirmed is None:
+        return Mark(line, offset, prefix, unfinished), None
+    position, entry_id, digest = confirmed
+    return Mark(line, offset, prefix, unfinished), Anchor(position, EntryId.parse(entry_id), digest)

@@ -1,0 +1,123 @@
+"""Looking at the stores of a home without owning them: read-only, beside any worker."""
+
+import heapq
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from hftpipe.core.commit import Totals
+from hftpipe.core.entry import EntryId
+from hftpipe.errors import StoreDamaged, StoreUnavailable
+from hftpipe.ports import Ownership
+from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, translated
+
+_BALANCES = "SELECT account, available, held, locked FROM balances ORDER BY account"
+_SOME_BALANCES = (
+    "SELECT account, available, held, locked FROM balances "
+    "WHERE account IN (SELECT value FROM json_each(?)) ORDER BY account"
+)
+_SHARD = (
+    "SELECT pipeline, shard, shards, epoch, owner, stopped, incarnation, checkpoint, number, "
+    "applied, refused, skipped, gaps, dead FROM shard"
+)
+_OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
+_REFUSED = (
+    "SELECT reason.key, SUM(json_array_length(reason.value)) "
+    "FROM entries, json_each(entries.outcomes, '$.refused') AS reason WHERE number > ? GROUP BY reason.key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's balance in ten-thousandths."""
+
+    account: int
+    available: int
+    held: int
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """What a shard's store says of itself; `number` counts the journal's records."""
+
+    pipeline: str
+    shard: int
+    shards: int
+    epoch: int
+    owner: str
+    stopped: str
+    incarnation: int
+    checkpoint: EntryId
+    number: int
+    totals: Totals
+
+
+def store_paths(home: Path) -> list[Path]:
+    """The databases of a home, by shard."""
+    return sorted(home.glob("shard-[0-9][0-9][0-9][0-9].db"))
+
+
+def balances(home: Path, accounts: Sequence[int] = ()) -> Iterator[Balance]:
+    """The balances of all, or the named, accounts of a home, by account."""
+    return heapq.merge(
+        *(_balances(path, accounts) for path in store_paths(home)), key=lambda balance: balance.account
+    )
+
+
+def summarise(path: Path) -> ShardSummary:
+    """How a shard stands. Raises StoreUnavailable, StoreDamaged."""
+    with _reading(path) as connection:
+        row = connection.execute(_SHARD).fetchone()
+    pipeline, shard, shards, epoch, owner, stopped, incarnation, checkpoint, number, *totals = row
+    return ShardSummary(
+        pipeline,
+        shard,
+        shards,
+        epoch,
+        owner,
+        stopped,
+        incarnation,
+        EntryId.parse(checkpoint),
+        number,
+        Totals(*totals),
+    )
+
+
+def ownership(path: Path) -> Ownership | None:
+    """Who owns a shard; None while it has no store, or that cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        with _reading(path) as connection:
+            return Ownership(*connection.execute(_OWNERSHIP).fetchone())
+    except (StoreUnavailable, StoreDamaged):
+        return None
+
+
+def refused_since(path: Path, number: int) -> Counter[str]:
+    """How many rows were refused behind a journal record, by reason."""
+    with _reading(path) as connection:
+        return Counter(dict(connection.execute(_REFUSED, (number,))))
+
+
+def _balances(path: Path, accounts: Sequence[int]) -> Iterator[Balance]:
+    statement, values = (_SOME_BALANCES, (orjson.dumps(list(accounts)).decode(),)) if accounts else (_BALANCES, ())
+    with _reading(path) as connection:
+        for account, available, held, locked in connection.execute(statement, values):
+            yield Balance(account, available, held, bool(locked))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with translated(path):
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+            connection.execute("PRAGMA query_only=ON")
+            connection.execute("PRAGMA trusted_schema=OFF")
+            yield connection

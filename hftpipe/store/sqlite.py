@@ -1,0 +1,381 @@
+"""The store of one shard in one SQLite file: WAL, `synchronous=FULL`, one writing connection."""
+
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from hftpipe.core.commit import Checkpoint, Commit, Totals
+from hftpipe.core.entry import EntryId, Foreign, origin
+from hftpipe.core.journal import GENESIS, deposits_in
+from hftpipe.core.ledger import Account, Deposit, DisputeState, Facts, Needs, Undisputable
+from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
+from hftpipe.ports import Ownership, Topology
+
+BUSY_TIMEOUT_MS: Final = 2_000
+WAL_CHECKPOINT_PAGES: Final = 8_192
+
+_PASSING: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+    }
+)
+
+_SETTINGS: Final = (
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}",
+    "PRAGMA journal_size_limit=67108864",
+    "PRAGMA cache_size=-16384",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
+    "PRAGMA foreign_keys=ON",
+)
+
+_OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
+_TAKE = (
+    "UPDATE shard SET epoch = epoch + 1, owner = ?, beat = beat + 1, stopped = '' "
+    "WHERE epoch = ? AND owner = ? AND beat = ?"
+)
+_BEAT = "UPDATE shard SET beat = beat + 1 WHERE epoch = ?"
+_RELEASE = "UPDATE shard SET owner = '', beat = beat + 1, stopped = ? WHERE epoch = ?"
+_CHECKPOINT = (
+    "SELECT checkpoint, digest, number, hash, highest_tx, incarnation, applied, refused, skipped, gaps, dead "
+    "FROM shard"
+)
+_ACCOUNTS = (
+    "SELECT account, available, held, locked FROM json_each(?) JOIN balances ON balances.account = value"
+)
+_TAKEN = "SELECT tx FROM json_each(?) JOIN transactions ON transactions.tx = value"
+_DISPUTES = "SELECT tx, account, amount, state FROM json_each(?) JOIN disputes ON disputes.tx = value"
+_TAKERS = "SELECT tx, entry FROM json_each(?) JOIN transactions ON transactions.tx = value ORDER BY entry"
+_RECORD = "SELECT payload, outcomes FROM entries WHERE number = ?"
+_POSITIONS = "SELECT source, position FROM json_each(?) JOIN sources ON sources.source = value"
+_ANCHORS = "SELECT number, entry, digest FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
+_ADVANCE = (
+    "UPDATE shard SET beat = beat + 1, checkpoint = ?, digest = ?, number = ?, hash = ?, highest_tx = ?, "
+    "applied = ?, refused = ?, skipped = ?, gaps = ?, dead = ? "
+    "WHERE epoch = ? AND checkpoint = ? AND number = ?"
+)
+_REWIND = (
+    "UPDATE shard SET beat = beat + 1, checkpoint = ?, digest = ?, incarnation = incarnation + 1 "
+    "WHERE epoch = ?"
+)
+_ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD_TRANSACTIONS = "INSERT INTO transactions SELECT value, ? FROM json_each(?)"
+_PUT_BALANCE = (
+    "INSERT INTO balances VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+    "available = excluded.available, held = excluded.held, locked = excluded.locked, "
+    "last_entry = excluded.last_entry"
+)
+_PUT_DISPUTE = (
+    "INSERT INTO disputes VALUES (?, ?, ?, ?) ON CONFLICT (tx) DO UPDATE SET state = excluded.state"
+)
+_PUT_SOURCE = (
+    "INSERT INTO sources VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
+)
+_ADD_DEAD = "INSERT INTO dead VALUES (?, ?, ?, ?)"
+_ADD_SHARD = (
+    "INSERT INTO shard VALUES (1, :pipeline, :shard, :shards, 0, '', 0, '', 0, :checkpoint, '', 0, :hash, -1, "
+    "0, 0, 0, 0, 0)"
+)
+
+
+def shard_path(home: Path, shard: int) -> Path:
+    """The database of a shard."""
+    return home / f"shard-{shard:04}.db"
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors into ours, where they enter: those that may pass, and those that will not."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in _PASSING:
+            raise StoreUnavailable(f"{path} cannot be used now: {error}") from error
+        raise StoreDamaged(
+            f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or move it "
+            "away: the shard is then rebuilt from the log as far as that reaches"
+        ) from error
+
+
+def create(path: Path, topology: Topology, shard: int) -> None:
+    """Makes a shard's database unless there is one; whole and durable, or not at all, for any number at once."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
+    try:
+        with translated(path):
+            _fill(draft, topology, shard)
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        _sync(draft.parent)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be created: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _fill(path: Path, topology: Topology, shard: int) -> None:
+    from sqlite_utils import Database  # imported for a new file only: it costs 0.3 s
+
+    from hftpipe.store.schema import SCHEMA_VERSION, migrations
+
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        migrations.apply(Database(connection))
+        connection.execute(
+            _ADD_SHARD,
+            {
+                "pipeline": topology.pipeline,
+                "shard": shard,
+                "shards": topology.shards,
+                "checkpoint": str(origin(topology.generation)),
+                "hash": GENESIS,
+            },
+        )
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION:d}")
+    finally:
+        connection.close()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class SqliteStore:
+    """Opens the database of a shard; see `ports.Store` for what it guarantees.
+
+    reach: called with the name of each step that a fault may be planted at.
+    Raises StoreUnavailable when it cannot be opened now, StoreDamaged when it is not a shard's database.
+    """
+
+    def __init__(self, path: Path, reach: Callable[[str], None] = lambda _: None) -> None:
+        self._path = path
+        self._reach = reach
+        with translated(path):
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_TIMEOUT_MS / 1000,
+                isolation_level=None,
+                cached_statements=64,
+            )
+            try:
+                for setting in _SETTINGS:
+                    self._connection.execute(setting)
+                self._check_version()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _check_version(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version != 1:
+            raise StoreDamaged(
+                f"{self._path} has schema version {version}; this program reads version 1. "
+                "Use the version of hftpipe that made it"
+            )
+
+    def identity(self) -> tuple[str, int, int]:
+        """Pipeline id, shard and number of shards that the file was made for."""
+        with translated(self._path):
+            row: tuple[str, int, int] = self._one("SELECT pipeline, shard, shards FROM shard")
+        return row
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def ownership(self) -> Ownership:
+        with translated(self._path):
+            return Ownership(*self._one(_OWNERSHIP))
+
+    def take(self, owner: str, seen: Ownership) -> int | None:
+        with translated(self._path):
+            changed = self._connection.execute(_TAKE, (owner, seen.epoch, seen.owner, seen.beat)).rowcount
+        return seen.epoch + 1 if changed == 1 else None
+
+    def beat(self, epoch: int) -> None:
+        with translated(self._path):
+            changed = self._connection.execute(_BEAT, (epoch,)).rowcount
+        self._hold_fence(changed, epoch)
+
+    def release(self, epoch: int, stopped: str = "") -> None:
+        with translated(self._path):
+            self._connection.execute(_RELEASE, (stopped, epoch))
+
+    def checkpoint(self) -> Checkpoint:
+        with translated(self._path):
+            entry_id, digest, number, chain, highest_tx, incarnation, *totals = self._one(_CHECKPOINT)
+        return Checkpoint(
+            EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
+        )
+
+    def facts(self, needs: Needs) -> Facts:
+        with translated(self._path):
+            return Facts(
+                {
+                    account: Account(available, held, bool(locked))
+                    for account, available, held, locked in self._all(_ACCOUNTS, needs.accounts)
+                },
+                {tx for (tx,) in self._all(_TAKEN, needs.txs)},
+                self._deposits(needs.disputed),
+            )
+
+    def positions(self, sources: set[str]) -> dict[str, int]:
+        with translated(self._path):
+            return dict(self._all(_POSITIONS, sources))
+
+    def anchors(self, below: int, count: int) -> list[tuple[int, EntryId, str]]:
+        with translated(self._path):
+            rows = self._connection.execute(_ANCHORS, (below, count)).fetchall()
+        return [(number, EntryId.parse(entry), digest) for number, entry, digest in rows]
+
+    def commit(self, epoch: int, commit: Commit) -> None:
+        with translated(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(commit)
+                self._reach("store.in_transaction")
+                changed = self._advance(epoch, commit)
+                self._hold_fence(changed, epoch)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def rewind(self, epoch: int, entry_id: EntryId, digest: str) -> None:
+        with translated(self._path):
+            changed = self._connection.execute(_REWIND, (str(entry_id), digest, epoch)).rowcount
+        self._hold_fence(changed, epoch)
+
+    def _write(self, commit: Commit) -> None:
+        execute, executemany = self._connection.execute, self._connection.executemany
+        executemany(
+            _ADD_ENTRY,
+            [
+                (
+                    record.number,
+                    str(record.id),
+                    record.source,
+                    record.previous,
+                    record.position,
+                    record.time_ms,
+                    record.count,
+                    record.payload,
+                    record.outcomes,
+                    record.digest,
+                    record.hash,
+                )
+                for record in commit.records
+            ],
+        )
+        for number, txs in commit.taken:
+            execute(_ADD_TRANSACTIONS, (number, orjson.dumps(txs).decode()))
+        executemany(
+            _PUT_BALANCE,
+            [
+                (account, balance.available, balance.held, balance.locked, commit.named_by[account])
+                for account, balance in sorted(commit.accounts.items())
+            ],
+        )
+        executemany(
+            _PUT_DISPUTE,
+            [
+                (tx, deposit.account, deposit.amount, deposit.state.value)
+                for tx, deposit in commit.disputes.items()
+            ],
+        )
+        executemany(_PUT_SOURCE, commit.positions.items())
+        executemany(_ADD_DEAD, [_dead_row(number, foreign) for number, foreign in _numbered_dead(commit)])
+
+    def _advance(self, epoch: int, commit: Commit) -> int:
+        after, before, totals = commit.after, commit.before, commit.after.totals
+        return self._connection.execute(
+            _ADVANCE,
+            (
+                str(after.id),
+                after.digest,
+                after.number,
+                after.hash,
+                after.highest_tx,
+                totals.applied,
+                totals.refused,
+                totals.skipped,
+                totals.gaps,
+                totals.dead,
+                epoch,
+                str(before.id),
+                before.number,
+            ),
+        ).rowcount
+
+    def _hold_fence(self, changed: int, epoch: int) -> None:
+        if changed != 1:
+            raise Fenced(
+                f"{self._path} was taken over while epoch {epoch} was held here: nothing was written. "
+                "The new owner goes on; start this worker again to stand by"
+            )
+
+    def _deposits(self, txs: set[int]) -> dict[int, Deposit | Undisputable]:
+        deposits: dict[int, Deposit | Undisputable] = {
+            tx: Deposit(account, amount, DisputeState(state))
+            for tx, account, amount, state in self._all(_DISPUTES, txs)
+        }
+        by_record: defaultdict[int, list[int]] = defaultdict(list)
+        for tx, number in self._all(_TAKERS, txs - deposits.keys()):
+            by_record[number].append(tx)
+        for number, wanted in by_record.items():
+            payload, outcomes = self._one(_RECORD, number)
+            deposits.update(deposits_in(payload, outcomes, wanted))
+        return deposits
+
+    def _one(self, statement: str, *values: object) -> Any:
+        row = self._connection.execute(statement, values).fetchone()
+        if row is None:
+            raise StoreDamaged(f"{self._path} lacks a row that it must hold. Restore it from a copy")
+        return row
+
+    def _all(self, statement: str, values: set[int] | set[str]) -> Iterator[Any]:
+        """Rows for all values of a set, with one statement; the values in order, so that pages are met once."""
+        if not values:
+            return iter(())
+        return self._connection.execute(statement, (orjson.dumps(sorted(values)).decode(),))
+
+
+def _numbered_dead(commit: Commit) -> Iterator[tuple[int, Foreign]]:
+    numbers = {record.id: record.number for record in commit.records}
+    return ((numbers[foreign.id], foreign) for foreign in commit.dead)
+
+
+def _dead_row(number: int, foreign: Foreign) -> tuple[int, str, str, str]:
+    fields = {
+        name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+        for name, value in foreign.fields.items()
+    }
+    return number, str(foreign.id), foreign.reason, orjson.dumps(fields).decode()

@@ -1,0 +1,230 @@
+"""Keeps worker processes running: restarts with backoff, and tells a shard that keeps failing from one that had bad luck.
+
+Processes that fail again and again are given one shard each, so that the shard at fault is found; that one is then
+marked as failed and left alone, the others go on. Workers end by themselves when the supervisor is gone.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+from hftpipe.backoff import Backoff
+from hftpipe.config import SupervisorLimits
+from hftpipe.owner import pid_of
+from hftpipe.ports import Clock, Ownership
+
+PARENT_PIPE: Final = "HFTPIPE_PARENT_PIPE"
+"""Environment variable with the descriptor whose end of file tells a worker that its supervisor is gone."""
+
+
+class State(StrEnum):
+    """Where the process of some shards stands."""
+
+    RUNNING = "running"
+    WAITING = "restarting"
+    FAILED = "failed"
+
+
+class Child(Protocol):
+    """A process that was started here, and that nobody else can be mistaken for."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs, negative for the signal that killed it."""
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, if it still runs."""
+
+    def kill(self) -> None:
+        """Kills it."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """The shards of one process, and how that has fared."""
+
+    shards: tuple[int, ...]
+    backoff: Backoff
+    child: Child | None = None
+    state: State = State.WAITING
+    due_ms: int = 0
+    why: str = ""
+    failed_ms: deque[int] = field(default_factory=deque)
+
+
+class Supervisor:
+    """Runs one process for each group of shards.
+
+    spawn: starts the process of some shards.
+    stalled: whether the process of that id, for these shards, stands still (see `StallWatch`).
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[int, ...]],
+        *,
+        spawn: Callable[[tuple[int, ...]], Child],
+        stalled: Callable[[int, tuple[int, ...]], bool],
+        clock: Clock,
+        fraction: Callable[[], float],
+        report: Callable[[str], None],
+        limits: SupervisorLimits,
+    ) -> None:
+        self._spawn = spawn
+        self._stalled = stalled
+        self._clock = clock
+        self._fraction = fraction
+        self._report = report
+        self._limits = limits
+        self.slots = [self._slot(shards) for shards in groups if shards]
+
+    @property
+    def failed(self) -> Mapping[int, str]:
+        """The shards that were given up, and why."""
+        return {
+            shard: slot.why for slot in self.slots if slot.state is State.FAILED for shard in slot.shards
+        }
+
+    def tick(self) -> None:
+        """Starts what is due, and takes note of what has ended. To be called a few times a second."""
+        now_ms = self._clock.monotonic_ms()
+        for slot in list(self.slots):
+            if slot.child is not None:
+                self._watch(slot, slot.child, now_ms)
+            elif slot.state is State.WAITING and now_ms >= slot.due_ms:
+                slot.child = self._spawn(slot.shards)
+                slot.state = State.RUNNING
+
+    def stop(self) -> None:
+        """Asks all to end, and kills those that do not within the deadline."""
+        for slot in self.slots:
+            if slot.child is not None:
+                slot.child.send_signal(signal.SIGTERM)
+        deadline_ms = self._clock.monotonic_ms() + self._limits.stop_ms
+        for slot in self.slots:
+            child, slot.child = slot.child, None
+            if child is not None:
+                while child.poll() is None and self._clock.monotonic_ms() < deadline_ms:
+                    self._clock.sleep_ms(self._limits.tick_ms)
+                if child.poll() is None:
+                    self._report(f"{_named(slot.shards)}: did not end in time; killed")
+                    child.kill()
+
+    def _watch(self, slot: Slot, child: Child, now_ms: int) -> None:
+        code = child.poll()
+        if code is None:
+            if self._stalled(child.pid, slot.shards):
+                # Stopped inside a transaction it would block the shard for every other worker.
+                self._report(f"{_named(slot.shards)}: worker {child.pid} does not move; killed")
+                child.kill()
+                slot.child, slot.state, slot.due_ms = None, State.WAITING, now_ms
+            return
+        slot.child = None
+        self._note_end(slot, code, now_ms)
+
+    def _note_end(self, slot: Slot, code: int, now_ms: int) -> None:
+        slot.why = _ended(code)
+        slot.failed_ms.append(now_ms)
+        while slot.failed_ms[0] < now_ms - self._limits.window_ms:
+            slot.failed_ms.popleft()
+        if len(slot.failed_ms) < self._limits.failures_max:
+            wait_ms = slot.backoff.next_ms() if len(slot.failed_ms) > 1 else 0
+            slot.state, slot.due_ms = State.WAITING, now_ms + wait_ms
+            self._report(f"{_named(slot.shards)}: worker {slot.why}; starting it again in {wait_ms} ms")
+        elif len(slot.shards) > 1:
+            self._report(f"{_named(slot.shards)}: worker keeps failing ({slot.why}); trying each alone")
+            self.slots.remove(slot)
+            self.slots += [self._slot((shard,)) for shard in slot.shards]
+        else:
+            slot.state = State.FAILED
+            self._report(
+                f"{_named(slot.shards)}: failed, {len(slot.failed_ms)} times in "
+                f"{self._limits.window_ms // 1000} s ({slot.why}). Left alone; the others go on"
+            )
+
+    def _slot(self, shards: tuple[int, ...]) -> Slot:
+        return Slot(shards, Backoff(self._limits.retry_first_ms, self._limits.retry_max_ms, self._fraction))
+
+
+class StallWatch:
+    """Tells whether a worker process stands still: it owns a shard, and the beat does not move.
+
+    ownership: of a shard, None when that cannot be known.
+    still_ms: so long a beat may stand still.
+    """
+
+    def __init__(
+        self, ownership: Callable[[int], Ownership | None], clock: Clock, *, still_ms: int
+    ) -> None:
+        self._ownership = ownership
+        self._clock = clock
+        self._still_ms = still_ms
+        self._seen: dict[int, tuple[Ownership | None, int]] = {}
+        self._looked_ms: dict[int, int] = {}
+
+    def is_stalled(self, pid: int, shards: tuple[int, ...]) -> bool:
+        """Whether the process has stood still for too long. Looks at each shard some times per `still_ms` only."""
+        return any(self._is_still(shard, pid) for shard in shards)
+
+    def _is_still(self, shard: int, pid: int) -> bool:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._looked_ms.get(shard, -self._still_ms) < self._still_ms // 10:
+            return False
+        self._looked_ms[shard] = now_ms
+        current = self._ownership(shard)
+        seen, since_ms = self._seen.get(shard, (None, now_ms))
+        if current is None or current != seen:
+            self._seen[shard] = (current, now_ms)
+            return False
+        return pid_of(current.owner) == pid and now_ms - since_ms >= self._still_ms
+
+
+def grouped(shards: int, workers: int) -> list[tuple[int, ...]]:
+    """The shards dealt out to so many processes."""
+    return [tuple(range(first, shards, workers)) for first in range(min(workers, shards))]
+
+
+class WorkerSpawner:
+    """Starts `hftpipe worker` processes that end when this process is gone.
+
+    environment: the settings of the workers as HFTPIPE_… variables, so that no secret stands on a command line.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        # Only this process holds the writing end: however it ends, the workers read an end of file.
+        self._read_end, self._write_end = os.pipe()
+        os.set_inheritable(self._read_end, True)  # noqa: FBT003
+        self._environment = {**os.environ, **environment, PARENT_PIPE: str(self._read_end)}
+
+    def __call__(self, shards: tuple[int, ...]) -> Child:
+        arguments = [part for shard in shards for part in ("--shard", str(shard))]
+        return subprocess.Popen(
+            [sys.executable, "-m", "hftpipe", "worker", *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(self._read_end,),
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers
+        )
+
+    def close(self) -> None:
+        """Lets the workers go."""
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+def _named(shards: tuple[int, ...]) -> str:
+    return f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}"
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}"

@@ -1,0 +1,263 @@
+"""The one place where adapters are built and put together."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import redis
+
+from hftpipe.clock import SystemClock
+from hftpipe.config import IngestLimits, SupervisorLimits, WorkerLimits
+from hftpipe.core.entry import FORMAT
+from hftpipe.crew import Crew
+from hftpipe.embedded import ServerLimits, wait_until_stopped
+from hftpipe.errors import HftpipeError, LogForeign, PipelineMismatch, UsageError
+from hftpipe.log.connection import Endpoint, HomeEndpoint, UrlEndpoint, check_server
+from hftpipe.log.keys import Keys
+from hftpipe.log.redis import (
+    RedisLogReader,
+    RedisLogWriter,
+    ShardLog,
+    inspect,
+    read_topology,
+    write_topology,
+)
+from hftpipe.owner import is_dead, new_owner
+from hftpipe.ports import Topology
+from hftpipe.producer import Producer, Surroundings
+from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
+from hftpipe.store.sqlite import SqliteStore, create, shard_path
+from hftpipe.supervisor import StallWatch, Supervisor, WorkerSpawner, grouped
+from hftpipe.worker import ShardWorker, World
+
+SHARDS_DEFAULT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pipeline lives.
+
+    redis_url: empty for the private server of the home.
+    trust_server: do not ask the server whether its settings are safe.
+    is_default: no home was named.
+    linger_ms: how long the private server stays after its last client, if it has to be started.
+    """
+
+    home: Path
+    redis_url: str = ""
+    prefix: str = "hft"
+    trust_server: bool = False
+    is_default: bool = False
+    linger_ms: int = ServerLimits().linger_ms
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How its server is reached; the private one is started when it does not run."""
+        if self.redis_url:
+            return UrlEndpoint(self.redis_url)
+        return HomeEndpoint(self.home, server_limits=ServerLimits(linger_ms=self.linger_ms))
+
+    @property
+    def keys(self) -> Keys:
+        """Its keys in the server."""
+        return Keys(self.prefix)
+
+    def connector(self, name: str, wait_ms: int = 0) -> Callable[[], "redis.Redis"]:
+        """Makes clients of that name; `wait_ms` is the longest that one of their commands waits in the server."""
+        endpoint = self.endpoint
+        return lambda: endpoint.connect(f"{self.prefix}:{name}", wait_ms=wait_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A place whose server was found safe, and what it belongs to.
+
+    log: the producer's side of the log, for one thread.
+    """
+
+    place: Place
+    topology: Topology
+    log: RedisLogWriter
+
+    def producer(
+        self, source: str, surroundings: Surroundings, limits: IngestLimits, *, resumable: bool
+    ) -> Producer:
+        """Appends the rows of one source."""
+        return Producer(
+            source,
+            self.topology,
+            log=self.log,
+            surroundings=surroundings,
+            limits=limits,
+            resumable=resumable,
+        )
+
+    def crew(
+        self,
+        shards: Iterable[int],
+        *,
+        stop: threading.Event,
+        report: Callable[[str], None],
+        reach: Callable[[str], None],
+        limits: WorkerLimits,
+        until_idle: bool,
+    ) -> Crew:
+        """The workers of one process."""
+        world = World(SystemClock(stop), new_owner(), is_dead, stop.is_set, report, Random(), reach)
+        workers = {shard: self._worker(shard, world, limits, until_idle=until_idle) for shard in shards}
+        return Crew(workers, stop, report)
+
+    def _worker(self, shard: int, world: World, limits: WorkerLimits, *, until_idle: bool) -> ShardWorker:
+        path = shard_path(self.place.home, shard)
+
+        def open_store() -> SqliteStore:
+            create(path, self.topology, shard)
+            return SqliteStore(path, world.reach)
+
+        connect = self.place.connector(f"worker:{shard}", limits.read_wait_ms)
+        return ShardWorker(
+            shard,
+            self.topology,
+            log=RedisLogReader(connect, self.place.keys, shard, world.owner.replace(" ", "-")),
+            open_store=open_store,
+            world=world,
+            limits=limits,
+            until_idle=until_idle,
+        )
+
+
+@contextmanager
+def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]:
+    """Connects, checks the server, and reads, or for a new pipeline writes, the topology.
+
+    The connection stays open during the body, so that a private server stays too.
+    shards: how many are wanted; None takes what there is, `SHARDS_DEFAULT` for a new pipeline.
+    Raises LogUnavailable, ServerRefused, PipelineMismatch.
+    """
+    stored = stored_summary(place.home)
+    with closing(place.connector("setup")()) as client:
+        check_server(client, trust=place.trust_server)
+        topology = read_topology(client, place.keys)
+        if topology is None:
+            _refuse_emptied(place, stored)
+            wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
+            topology = write_topology(client, place.keys, wanted)
+        _check(place, topology, shards, stored)
+        with closing(RedisLogWriter(place.connector("ingest"), place.keys, topology)) as log:
+            yield Pipeline(place, topology, log)
+
+
+@contextmanager
+def temporary(place: Place) -> Iterator[Place]:
+    """A pipeline of its own in a folder of its own; afterwards nothing of it is left, in the server neither."""
+    with TemporaryDirectory(prefix="hftpipe-") as folder:
+        own = replace(place, home=Path(folder), prefix=f"{place.prefix}-run-{secrets.token_hex(8)}", linger_ms=0)
+        try:
+            yield own
+        finally:
+            if own.redis_url:
+                _remove_keys(own)
+            else:
+                wait_until_stopped(own.home, wait_ms=ServerLimits().stop_ms)
+
+
+def _remove_keys(place: Place) -> None:
+    with closing(place.connector("setup")()) as client:
+        topology = read_topology(client, place.keys)
+        if topology is not None:
+            for key in place.keys.all(topology.shards):
+                client.delete(key)
+
+
+def supervisor(
+    pipeline: Pipeline,
+    workers: int,
+    *,
+    report: Callable[[str], None],
+    limits: WorkerLimits,
+) -> Supervisor:
+    """Worker processes for all shards of a pipeline."""
+    place = pipeline.place
+    environment = {
+        "HFTPIPE_HOME": str(place.home),
+        "HFTPIPE_REDIS_URL": place.redis_url,
+        "HFTPIPE_PREFIX": place.prefix,
+        "HFTPIPE_TRUST_SERVER": "1" if place.trust_server else "",
+        "HFTPIPE_LEASE_MS": str(limits.lease_ms),
+        "HFTPIPE_RETAIN_ENTRIES": str(limits.retain_entries),
+    }
+    bounds = SupervisorLimits()
+    watch = StallWatch(
+        lambda shard: ownership(shard_path(place.home, shard)),
+        SystemClock(threading.Event()),
+        still_ms=limits.lease_ms + bounds.stall_grace_ms,
+    )
+    return Supervisor(
+        grouped(pipeline.topology.shards, workers),
+        spawn=WorkerSpawner(environment),
+        stalled=watch.is_stalled,
+        clock=SystemClock(threading.Event()),
+        fraction=Random().random,
+        report=report,
+        limits=bounds,
+    )
+
+
+def stored_summary(home: Path) -> ShardSummary | None:
+    """What the first store of a home says; None when the home has none."""
+    paths = store_paths(home)
+    return summarise(paths[0]) if paths else None
+
+
+def _refuse_emptied(place: Place, stored: ShardSummary | None) -> None:
+    if stored is not None:
+        raise PipelineMismatch(
+            f"{place.home} holds pipeline {stored.pipeline}, but {place.endpoint} holds none under the prefix "
+            f"{place.prefix}: it was emptied, or it is another server. Start the right one, restore its "
+            "append-only file, or use another --home"
+        )
+
+
+def _check(place: Place, topology: Topology, shards: int | None, stored: ShardSummary | None) -> None:
+    if topology.format != FORMAT:
+        raise PipelineMismatch(
+            f"{place.endpoint} holds entries of format {topology.format}; this program writes {FORMAT}. "
+            "Use the version of hftpipe that wrote them"
+        )
+    if shards is not None and shards != topology.shards:
+        raise PipelineMismatch(
+            f"the pipeline has {topology.shards} shards, {shards} were asked for: an account's shard depends on "
+            f"their number. Leave --shards away, or use another --home"
+        )
+    if stored is not None and stored.pipeline != topology.pipeline:
+        raise PipelineMismatch(
+            f"{place.home} holds pipeline {stored.pipeline}, {place.endpoint} pipeline {topology.pipeline}. "
+            "Use the home and the server that belong together"
+        )
+
+
+def look_at_log(place: Place, report: Callable[[str], None]) -> tuple[int, dict[int, ShardLog]]:
+    """The number of shards, and what the log says of each; says why, and returns what the stores say, when it cannot.
+
+    Raises UsageError when there is no pipeline.
+    """
+    stored = stored_summary(place.home)
+    shards = stored.shards if stored is not None else 0
+    if not place.redis_url and not shards and not (place.home / "redis").exists():
+        raise UsageError(f"{place.home} holds no pipeline yet. Ingest a file, or name its --home")
+    try:
+        with closing(place.connector("status")()) as client:
+            topology = read_topology(client, place.keys)
+            if topology is None:
+                raise LogForeign(f"{place.endpoint} holds no pipeline under the prefix {place.prefix}")
+            return topology.shards, {
+                shard: inspect(client, place.keys, shard) for shard in range(topology.shards)
+            }
+    except HftpipeError as error:
+        report(f"The log was not asked: {error}")
+        return shards, {}

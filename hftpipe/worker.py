@@ -1,0 +1,375 @@
+"""The worker of one shard: own, attach, process, commit, acknowledge.
+
+The store decides who owns the shard and how far it has been applied; the log's group only hands out entries. What is
+read is committed at once, so that the size of a commit follows the backlog: one transaction when the shard is idle,
+`commit_transactions_max` under load.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from hftpipe.backoff import Backoff
+from hftpipe.config import WorkerLimits
+from hftpipe.core.commit import Checkpoint
+from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode, digest_of, origin
+from hftpipe.core.ledger import Ledger
+from hftpipe.core.posting import batches_of, follow_chain, post
+from hftpipe.errors import EntryDamaged, Fenced, LogEmptied, LogForeign, LogGap, PassingFault, ShardStopped
+from hftpipe.ports import Clock, LogReader, Ownership, Store, Topology
+
+_ANCHOR_PAGE = 256
+_SOURCES_MAX = 10_000
+
+
+class OwnedStore(Store, Protocol):
+    """A store that knows what it belongs to."""
+
+    def identity(self) -> tuple[str, int, int]:
+        """Pipeline id, shard and number of shards that it was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a worker needs from outside.
+
+    owner: this worker, as no other in the world is named.
+    is_dead: whether the named owner's process is known to be gone.
+    stopping: whether the process was told to stop.
+    report: takes one line for people.
+    reach: called with the name of each step that a fault may be planted at.
+    """
+
+    clock: Clock
+    owner: str
+    is_dead: Callable[[str], bool]
+    stopping: Callable[[], bool]
+    report: Callable[[str], None]
+    random: Random
+    reach: Callable[[str], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class _Attached:
+    """Where an attached worker stands; thrown away whole after any fault."""
+
+    epoch: int
+    checkpoint: Checkpoint
+    ledger: Ledger
+    delivered: EntryId
+    """The group has handed out entries up to here, perhaps to a dead worker: those are read by range."""
+    beat_due_ms: int
+    done: list[EntryId] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    entries_wanted: int = 64
+
+    @property
+    def expected(self) -> EntryId:
+        """Ids are dense, so the next one is known."""
+        return self.checkpoint.id.moved(1)
+
+
+class ShardWorker:
+    """Applies one shard's log to its store.
+
+    open_store: opens the shard's store; called again after each fault, for the outcome of a failed commit is unknown.
+    until_idle: end when everything that was appended has been applied, instead of waiting for more.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        topology: Topology,
+        *,
+        log: LogReader,
+        open_store: Callable[[], OwnedStore],
+        world: World,
+        limits: WorkerLimits,
+        until_idle: bool = False,
+    ) -> None:
+        self._shard = shard
+        self._topology = topology
+        self._log = log
+        self._open_store = open_store
+        self._world = world
+        self._limits = limits
+        self._until_idle = until_idle
+        self._epoch: int | None = None
+
+    def run(self) -> None:
+        """Works until told to stop, or idle.
+
+        Raises Fenced when another worker took over, ShardStopped when the shard needs a person's decision.
+        """
+        backoff = Backoff(self._limits.retry_first_ms, self._limits.retry_max_ms, self._world.random.random)
+        while not self._world.stopping():
+            try:
+                with self._opened() as store:
+                    if self._own(store):
+                        self._attached(store, backoff)
+                    return
+            except PassingFault as fault:
+                # Nothing behind the failed entry has moved, so order is kept however often this repeats.
+                wait_ms = backoff.next_ms()
+                self._report(f"{fault}. Trying again in {wait_ms} ms")
+                self._world.clock.sleep_ms(wait_ms)
+
+    # --- own ---------------------------------------------------------------------------------------------------
+
+    def _own(self, store: OwnedStore) -> bool:
+        """Becomes the shard's owner, waiting as a standby while another is; False when there is no need to."""
+        clock, seen = self._world.clock, store.ownership()
+        since_ms, waiting = clock.monotonic_ms(), False
+        while not self._world.stopping():
+            if self._is_mine(seen):
+                return True
+            if self._may_take(seen, clock.monotonic_ms() - since_ms):
+                self._epoch = store.take(self._world.owner, seen)
+                if self._epoch is not None:
+                    return True
+            elif self._until_idle and self._drained(store.checkpoint().id):
+                return False
+            else:
+                waiting = self._stand_by(seen, announced=waiting)
+            if (now := store.ownership()) != seen:
+                seen, since_ms = now, clock.monotonic_ms()
+        return False
+
+    def _is_mine(self, seen: Ownership) -> bool:
+        if seen.owner == self._world.owner:
+            self._epoch = seen.epoch  # also when the answer to `take` was lost
+            return True
+        if self._epoch is not None:
+            raise Fenced(f"shard {self._shard} was taken over by {seen.owner or 'another worker'}")
+        return False
+
+    def _may_take(self, seen: Ownership, unmoved_ms: int) -> bool:
+        return not seen.owner or unmoved_ms >= self._limits.lease_ms or self._world.is_dead(seen.owner)
+
+    def _stand_by(self, seen: Ownership, *, announced: bool) -> bool:
+        if not announced:
+            self._report(f"standing by: owned by {seen.owner}")
+        with suppress(PassingFault):  # the store decides who owns; the log need not be there for that
+            self._log.announce("standby")
+        self._world.clock.sleep_ms(self._limits.standby_poll_ms)
+        return True
+
+    # --- attach ------------------------------------------------------------------------------------------------
+
+    def _attached(self, store: OwnedStore, backoff: Backoff) -> None:
+        """Owns the shard from here to the release."""
+        assert self._epoch is not None  # noqa: S101 - `_own` has just said so
+        try:
+            state = self._attach(store, self._epoch)
+            self._work(store, state, backoff)
+        except ShardStopped as stop:
+            self._report(f"stopped: {stop}")
+            store.release(self._epoch, stopped=str(stop))
+            raise
+        store.release(self._epoch)
+
+    def _attach(self, store: OwnedStore, epoch: int) -> _Attached:
+        """Finds where to go on: the store's checkpoint is the truth, never the group's position."""
+        store.beat(epoch)
+        self._check_pipeline(store)
+        checkpoint = self._anchor(store, epoch, store.checkpoint())
+        delivered = self._log.attach(checkpoint.id)
+        self._log.announce("owner")
+        due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms
+        return _Attached(epoch, checkpoint, Ledger(checkpoint.highest_tx), delivered, due_ms)
+
+    def _check_pipeline(self, store: OwnedStore) -> None:
+        topology, (pipeline, shard, shards) = self._log.topology(), store.identity()
+        if topology is None:
+            raise LogForeign(
+                f"the log belongs to no pipeline, the store to {pipeline}: the server was emptied, or it is "
+                "another server. Start the right one, or restore its append-only file"
+            )
+        if (topology.pipeline, self._shard, topology.shards) != (pipeline, shard, shards):
+            raise LogForeign(
+                f"the log belongs to shard {self._shard} of {topology.shards} of pipeline {topology.pipeline}, "
+                f"the store to shard {shard} of {shards} of pipeline {pipeline}. Use the home and the server "
+                "that belong together"
+            )
+
+    def _anchor(self, store: OwnedStore, epoch: int, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint, if the log still holds that very entry; else back to what log and journal share.
+
+        Rows between there and the old checkpoint may come again: the source chain skips them.
+        """
+        if checkpoint.id.sequence < 0 or self._holds(checkpoint.id, checkpoint.digest):
+            return checkpoint
+        entry_id, digest = self._newest_shared(store, checkpoint)
+        store.rewind(epoch, entry_id, digest)
+        self._report(
+            f"the log lost its tail: entry {checkpoint.id} is not the one that was applied. Going on behind "
+            f"{entry_id}; producers send again what is missing, and nothing is applied twice"
+        )
+        return store.checkpoint()
+
+    def _newest_shared(self, store: OwnedStore, checkpoint: Checkpoint) -> tuple[EntryId, str]:
+        extent = self._log.extent()
+        if extent.first is not None and extent.last is not None:
+            below = checkpoint.number + 1
+            while anchors := store.anchors(below, _ANCHOR_PAGE):
+                for _, entry_id, digest in anchors:
+                    if extent.first <= entry_id <= extent.last and self._holds(entry_id, digest):
+                        return entry_id, digest
+                below = anchors[-1][0]
+            if extent.first.sequence == 0:
+                return origin(self._topology.generation), ""
+        raise LogEmptied(
+            f"entry {checkpoint.id} was applied, but the log holds nothing of what was applied "
+            f"({_described(extent.first, extent.last)}). Restore the server's append-only file"
+        )
+
+    def _holds(self, entry_id: EntryId, digest: str) -> bool:
+        found = self._log.range(entry_id, entry_id, 1)
+        return bool(found) and digest_of(found[0].fields) == digest
+
+    # --- process, commit, acknowledge ----------------------------------------------------------------------------
+
+    def _work(self, store: OwnedStore, state: _Attached, backoff: Backoff) -> None:
+        while not self._world.stopping():
+            entries = self._next_entries(state)
+            self._world.reach("worker.read")
+            if not entries and self._until_idle and self._drained(state.checkpoint.id):
+                break
+            for group in self._groups(entries):
+                self._commit(store, state, group)
+                backoff.reset()
+            self._beat(store, state)
+        self._acknowledge(state)
+
+    def _next_entries(self, state: _Attached) -> list[RawEntry]:
+        """The entries right behind the checkpoint, without a hole; empty when there is none for now."""
+        if state.delivered > state.checkpoint.id:
+            return self._redelivered(state)
+        wait_ms = 0 if self._until_idle else self._limits.read_wait_ms
+        done, state.done = state.done, []
+        entries = self._log.read(
+            state.entries_wanted, wait_ms, done, self._keep_from(state) if done else None
+        )
+        if done:
+            self._world.reach("worker.acknowledged")
+        newest = entries[-1].id if entries else self._log.extent().last or state.checkpoint.id
+        next_entries = _without_hole(entries, state.expected)
+        state.done += [entry.id for entry in entries if entry.id < state.expected]
+        if len(next_entries) < sum(entry.id >= state.expected for entry in entries) or not entries:
+            # A hole, or entries that the group will never hand out: they are read by range, or are a gap.
+            state.delivered = max(state.delivered, newest)
+        return next_entries
+
+    def _redelivered(self, state: _Attached) -> list[RawEntry]:
+        """Entries that the group has handed out before: to a worker that is gone, or past a hole."""
+        found = self._log.range(state.expected, state.delivered, state.entries_wanted)
+        entries = _without_hole(found, state.expected)
+        if not entries:
+            upto = found[0].id.moved(-1) if found else state.delivered
+            raise LogGap(
+                f"entries {self._shard}/{state.expected} to {self._shard}/{upto} were appended and are missing "
+                "from the log. Restore the server's append-only file"
+            )
+        return entries
+
+    def _groups(self, entries: list[RawEntry]) -> Iterator[list[Entry | Foreign]]:
+        """Decoded entries, cut into commits. A damaged entry stops the shard behind all that came before it."""
+        group: list[Entry | Foreign] = []
+        transactions = 0
+        for raw in entries:
+            try:
+                entry = decode(raw, self._shard, self._topology.shards)
+            except EntryDamaged:
+                if group:
+                    yield group
+                raise
+            group.append(entry)
+            transactions += len(entry.batch) if isinstance(entry, Entry) else 1
+            if transactions >= self._limits.commit_transactions_max:
+                yield group
+                group, transactions = [], 0
+        if group:
+            yield group
+
+    def _commit(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> None:
+        positions = self._positions(store, state, group)
+        steps = follow_chain(group, positions)
+        needs = state.ledger.needs(batches_of(steps))
+        state.ledger.learn(needs, store.facts(needs))
+        commit = post(state.ledger, state.checkpoint, steps, positions)
+        self._world.reach("worker.applied")
+        for foreign in commit.dead:
+            self._log.bury(foreign)
+            self._report(
+                f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered"
+            )
+        store.commit(state.epoch, commit)
+        self._world.reach("worker.committed")
+        state.checkpoint = commit.after
+        # Acknowledged with the next read: a crash before repeats the entries, and the checkpoint skips them.
+        state.done += [entry.id for entry in group]
+        state.entries_wanted = self._wanted(group)
+        self._mark_beaten(state)
+
+    def _positions(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
+        if len(state.positions) > _SOURCES_MAX:
+            state.positions.clear()
+        sources = {entry.source for entry in group if isinstance(entry, Entry)}
+        if unknown := sources - state.positions.keys():
+            state.positions.update(store.positions(unknown))
+        return state.positions
+
+    def _wanted(self, group: list[Entry | Foreign]) -> int:
+        """As many entries as fill a commit, judging by these."""
+        transactions = sum(len(entry.batch) if isinstance(entry, Entry) else 1 for entry in group)
+        wanted = self._limits.commit_transactions_max * len(group) // transactions
+        return max(1, min(wanted, self._limits.read_entries_max))
+
+    def _keep_from(self, state: _Attached) -> EntryId:
+        """The entry at the checkpoint always stays: it is what the next attach looks for."""
+        return state.checkpoint.id.moved(-self._limits.retain_entries)
+
+    def _acknowledge(self, state: _Attached) -> None:
+        done, state.done = state.done, []
+        with suppress(PassingFault):  # the next owner acknowledges what is at or below the checkpoint
+            self._log.read(0, 0, done, self._keep_from(state))
+
+    def _beat(self, store: OwnedStore, state: _Attached) -> None:
+        if self._world.clock.monotonic_ms() >= state.beat_due_ms:
+            store.beat(state.epoch)
+            self._mark_beaten(state)
+
+    def _mark_beaten(self, state: _Attached) -> None:
+        state.beat_due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms
+
+    def _drained(self, checkpoint: EntryId) -> bool:
+        return (last := self._log.extent().last) is None or last <= checkpoint
+
+    @contextmanager
+    def _opened(self) -> Iterator[OwnedStore]:
+        store = self._open_store()
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def _report(self, line: str) -> None:
+        self._world.report(f"shard {self._shard}: {line}")
+
+
+def _without_hole(entries: list[RawEntry], expected: EntryId) -> list[RawEntry]:
+    """The run of dense ids that begins with the expected one."""
+    run: list[RawEntry] = []
+    for entry in entries:
+        if entry.id == expected:
+            run.append(entry)
+            expected = expected.moved(1)
+        elif entry.id > expected:
+            break
+    return run
+
+
+def _described(first: EntryId | None, last: EntryId | None) -> str:
+    return f"it holds {first} to {last}" if first is not None else "it holds no entry"
