@@ -74,3 +74,33 @@ class SupervisorLimits:
     """How long workers have to end when asked; then they are killed."""
     stall_grace_ms: int = 5_000
     """How much longer than its lease a beat may stand still before its process is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one connection to the log."""
+
+    connect_ms: int = 5_000
+    """Longest wait for a connection."""
+    reply_ms: int = 30_000
+    """Longest wait for a reply, beyond the time that the command itself may block."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds of the private server and its keeper."""
+
+    start_ms: int = 30_000
+    """Longest wait for a server that neither answers nor loads any further."""
+    linger_ms: int = 5_000
+    """A server that was started by itself is stopped so long after its last client left."""
+    stop_ms: int = 15_000
+    """Longest wait for a server that was told to stop."""
+    restart_first_ms: int = 100
+    restart_max_ms: int = 5_000
+    """First and longest wait before a server that died is started again."""
+    restarts_max: int = 5
+    """Deaths in a row, each within `healthy_ms` of its start, after which the keeper gives up."""
+    healthy_ms: int = 10_000
+    server_log_bytes_max: int = 1 << 20
+    """At a start, a longer `server.log` is moved to `server.log.1`."""

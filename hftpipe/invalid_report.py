@@ -57,7 +57,9 @@ class InvalidFile:
 
     def add(self, invalid: Sequence[Invalid]) -> None:
         if invalid:
-            rows = [_rendered((self._source, row.line, row.field, row.reason, row.content)) for row in invalid]
+            rows = [
+                _rendered((self._source, row.line, row.field, row.reason, row.content)) for row in invalid
+            ]
             self._file.write(b"".join(rows))
             self._file.flush()
 

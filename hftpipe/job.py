@@ -85,14 +85,17 @@ class Drain:
         """Raises HftpipeError when a shard cannot go on, Interrupted when told to stop."""
         while not self._is_over():
             if stop.wait(poll_s):
-                raise Interrupted("stopped before everything was applied. The same command goes on from there")
+                raise Interrupted(
+                    "stopped before everything was applied. The same command goes on from there"
+                )
 
     def _is_over(self) -> bool:
         for shard, why in self._failed().items():
             raise HftpipeError(f"the worker of shard {shard} keeps failing ({why}); see the lines above")
         applied = self._applied()
         return all(
-            last is None or (shard in applied and applied[shard] >= last) for shard, last in self._targets.items()
+            last is None or (shard in applied and applied[shard] >= last)
+            for shard, last in self._targets.items()
         )
 
     def _applied(self) -> dict[int, EntryId]:

@@ -43,7 +43,7 @@ def describe(owner: str) -> str:
 def _host() -> str:
     """This machine since it booted, and the container in it: where process ids mean the same."""
     boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    namespace = os.readlink(_NAMESPACE) if _NAMESPACE.exists() else ""
+    namespace = str(_NAMESPACE.readlink()) if _NAMESPACE.exists() else ""
     return "/".join(part.replace(" ", "_") for part in (socket.gethostname(), boot, namespace))
 
 
@@ -56,5 +56,5 @@ def _started(pid: int) -> str:
         except OSError:
             return ""
         return "" if fields[0] in "ZX" else fields[19]
-    listed = subprocess.run(["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S603
+    listed = subprocess.run(["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, check=False)
     return "_".join(listed.stdout.decode().split())

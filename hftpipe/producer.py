@@ -166,15 +166,9 @@ class Producer:
         """As much of the window as the shards' backlogs have room for; waits until that is something."""
         waited = False
         while True:
-            room = dict(enumerate(self._room))
-            for length, (shard, _) in enumerate(window):
-                if room[shard] <= 0:
-                    break
-                room[shard] -= 1
-            else:
-                return window
-            if length:
-                return window[:length]
+            if fitting := _fitting_part(window, self._room):
+                return fitting
+            shard = window[0][0]
             free = self._limits.backlog_entries_max - self._log.backlog(shard)
             self._room[shard] = min(free, self._limits.backlog_share_max)
             if self._room[shard] <= 0:
@@ -257,6 +251,16 @@ class Producer:
             return ""  # applied and trimmed
         first = anchor.id if extent.last is None else min(extent.last.moved(1), anchor.id)
         return f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position})"
+
+
+def _fitting_part(window: list[tuple[int, Batch]], room: Sequence[int]) -> list[tuple[int, Batch]]:
+    """The leading entries of a window that the shards have room for."""
+    left = list(room)
+    for length, (shard, _) in enumerate(window):
+        if left[shard] <= 0:
+            return window[:length]
+        left[shard] -= 1
+    return window
 
 
 def _write_note(mark: Mark, anchor: Anchor | None) -> bytes:

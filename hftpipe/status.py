@@ -43,8 +43,7 @@ def statuses(
     """
     found = {int(path.stem.removeprefix("shard-")): path for path in store_paths(home)}
     return [
-        _status(shard, found.get(shard), logs.get(shard), failed.get(shard, ""))
-        for shard in range(max(shards, *found, 0) if not shards else shards)
+        _status(shard, found.get(shard), logs.get(shard), failed.get(shard, "")) for shard in range(shards)
     ]
 
 

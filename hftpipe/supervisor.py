@@ -1,4 +1,4 @@
-"""Keeps worker processes running: restarts with backoff, and tells a shard that keeps failing from one that had bad luck.
+"""Keeps worker processes running: restarts with backoff, and finds the shard that keeps failing.
 
 Processes that fail again and again are given one shard each, so that the shard at fault is found; that one is then
 marked as failed and left alone, the others go on. Workers end by themselves when the supervisor is gone.
@@ -88,9 +88,7 @@ class Supervisor:
     @property
     def failed(self) -> Mapping[int, str]:
         """The shards that were given up, and why."""
-        return {
-            shard: slot.why for slot in self.slots if slot.state is State.FAILED for shard in slot.shards
-        }
+        return {shard: slot.why for slot in self.slots if slot.state is State.FAILED for shard in slot.shards}
 
     def tick(self) -> None:
         """Starts what is due, and takes note of what has ended. To be called a few times a second."""
@@ -160,9 +158,7 @@ class StallWatch:
     still_ms: so long a beat may stand still.
     """
 
-    def __init__(
-        self, ownership: Callable[[int], Ownership | None], clock: Clock, *, still_ms: int
-    ) -> None:
+    def __init__(self, ownership: Callable[[int], Ownership | None], clock: Clock, *, still_ms: int) -> None:
         self._ownership = ownership
         self._clock = clock
         self._still_ms = still_ms
@@ -200,7 +196,7 @@ class WorkerSpawner:
     def __init__(self, environment: Mapping[str, str]) -> None:
         # Only this process holds the writing end: however it ends, the workers read an end of file.
         self._read_end, self._write_end = os.pipe()
-        os.set_inheritable(self._read_end, True)  # noqa: FBT003
+        os.set_inheritable(self._read_end, True)
         self._environment = {**os.environ, **environment, PARENT_PIPE: str(self._read_end)}
 
     def __call__(self, shards: tuple[int, ...]) -> Child:

@@ -1,4 +1,4 @@
-"""What `hftpipe up` does beside its workers: it is the only one in its home, keeps the server there, and tells `status`."""
+"""What `hftpipe up` does beside its workers: alone in its home, it keeps the server there and tells `status`."""
 
 import fcntl
 import os
@@ -32,7 +32,9 @@ class Upkeep:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)
-            raise HftpipeError(f"`hftpipe up` already runs in {self._home}. Stop it first, or use another --home") from None
+            raise HftpipeError(
+                f"`hftpipe up` already runs in {self._home}. Stop it first, or use another --home"
+            ) from None
         return self
 
     def __exit__(

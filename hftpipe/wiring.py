@@ -156,7 +156,9 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
 def temporary(place: Place) -> Iterator[Place]:
     """A pipeline of its own in a folder of its own; afterwards nothing of it is left, in the server neither."""
     with TemporaryDirectory(prefix="hftpipe-") as folder:
-        own = replace(place, home=Path(folder), prefix=f"{place.prefix}-run-{secrets.token_hex(8)}", linger_ms=0)
+        own = replace(
+            place, home=Path(folder), prefix=f"{place.prefix}-run-{secrets.token_hex(8)}", linger_ms=0
+        )
         try:
             yield own
         finally:

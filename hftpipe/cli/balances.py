@@ -25,5 +25,7 @@ def balances(account: tuple[int, ...], format_: str, home: Path | None) -> None:
 
     folder = home.absolute() if home is not None else default_home()
     if not store_paths(folder):
-        raise UsageError(f"{folder} holds no balances yet. Ingest a file and run `hftpipe worker`, or name --home")
+        raise UsageError(
+            f"{folder} holds no balances yet. Ingest a file and run `hftpipe worker`, or name --home"
+        )
     write_balances(read_balances(folder, account), format_)

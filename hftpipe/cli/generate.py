@@ -11,8 +11,16 @@ from hftpipe.cli.options import option
 @option("--rows", type=click.IntRange(min=0), required=True, help="Transactions.")
 @option("--accounts", type=click.IntRange(min=1), required=True, help="Accounts they fall on.")
 @option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same file.")
-@option("--skew", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Zipf exponent; 0 is uniform.")
-@option("--kinds", default="", help="Weights, as deposit=60,withdrawal=35,dispute=3,resolve=1.5,chargeback=0.5.")
+@option(
+    "--skew",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Zipf exponent; 0 is uniform.",
+)
+@option(
+    "--kinds", default="", help="Weights, as deposit=60,withdrawal=35,dispute=3,resolve=1.5,chargeback=0.5."
+)
 def generate(rows: int, accounts: int, seed: int, skew: float, kinds: str) -> None:
     """Write random transactions with disputes, refusals and hot accounts.
 

@@ -47,9 +47,7 @@ class IntakeSession:
 
     def ingest(self, pipeline: Pipeline) -> None:
         """Appends everything; see `job.ingest_all`."""
-        surroundings = Surroundings(
-            SystemClock(self._stop), Random(), self._stop.is_set, say, planted_here()
-        )
+        surroundings = Surroundings(SystemClock(self._stop), Random(), self._stop.is_set, say, planted_here())
         limits = IngestLimits()
         intaking = Intaking(
             lambda intake: pipeline.producer(intake.name, surroundings, limits, resumable=intake.resumable),

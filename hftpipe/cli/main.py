@@ -37,7 +37,9 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="hftpipe")
 @click.option(
     "--config",
@@ -83,12 +85,12 @@ def _settings(path: Path) -> dict[str, dict[str, Any]]:
             raise UsageError(f"{path} has a table [{table}]; there is no such command")
         for key in keys:
             if key not in (known[table] if table else everywhere):
-                raise UsageError(f"{path} sets {key}{f' in [{table}]' if table else ''}; there is no such option")
+                raise UsageError(
+                    f"{path} sets {key}{f' in [{table}]' if table else ''}; there is no such option"
+                )
     return {
         name: {
-            options[key]: value
-            for key, value in {**common, **tables.get(name, {})}.items()
-            if key in options
+            options[key]: value for key, value in {**common, **tables.get(name, {})}.items() if key in options
         }
         for name, options in known.items()
     }

@@ -48,7 +48,9 @@ def place_options(function: Callable[..., object]) -> Callable[..., object]:
     """--home, --redis-url, --prefix, --trust-server, handed on as one `place`."""
 
     @home_option
-    @option("--redis-url", default="", help="Use this server (redis://, rediss://, unix://), not a private one.")
+    @option(
+        "--redis-url", default="", help="Use this server (redis://, rediss://, unix://), not a private one."
+    )
     @option("--prefix", default="hft", show_default=True, help="First part of every key of the pipeline.")
     @option("--trust-server", is_flag=True, help="Do not check the server's settings for durability.")
     @wraps(function)
@@ -112,7 +114,9 @@ def rounding_option(function: Command) -> Command:
 
 def invalid_options(function: Command) -> Command:
     function = option(
-        "--strict", is_flag=True, help="Exit with 3 when a row is invalid; all others are processed all the same."
+        "--strict",
+        is_flag=True,
+        help="Exit with 3 when a row is invalid; all others are processed all the same.",
     )(function)
     return option(
         "--invalid",

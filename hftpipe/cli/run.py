@@ -63,7 +63,10 @@ def run(
     intakes = open_intakes(files, IntakeOptions(jsonl=jsonl, rounding=Rounding(rounding)), stop)
     session = IntakeSession(intakes, invalid, stop)
     watch = Watch()
-    with temporary(place) if place.is_default else nullcontext(place) as here, open_pipeline(here, shards) as pipeline:
+    with (
+        temporary(place) if place.is_default else nullcontext(place) as here,
+        open_pipeline(here, shards) as pipeline,
+    ):
         outcomes = Outcomes(here.home)
         crew = supervisor(pipeline, workers, report=say, limits=WorkerLimits())
         with running(crew, SupervisorLimits()):

@@ -37,6 +37,8 @@ def up(workers: int, shards: int | None, limits: "WorkerLimits", place: "Place")
     with Upkeep(place.home) as upkeep, open_pipeline(place, shards) as pipeline:
         crew = supervisor(pipeline, workers, report=say, limits=limits)
         with running(crew, SupervisorLimits()):
-            say(f"up: {pipeline.topology.shards} shards, {len(crew.slots)} workers, home {place.home}. Ctrl-C ends")
+            say(
+                f"up: {pipeline.topology.shards} shards, {len(crew.slots)} workers, home {place.home}. Ctrl-C ends"
+            )
             upkeep.tend(pipeline.log, crew, stop, say)
     say("all workers have ended; nothing is lost, `hftpipe up` goes on from here")

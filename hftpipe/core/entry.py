@@ -117,6 +117,20 @@ def encode(source: str, previous: int, batch: Batch, time_ms: int) -> dict[bytes
     return fields
 
 
+def fields_of(entry: Entry) -> dict[bytes, bytes]:
+    """The fields that an entry was decoded from."""
+    return {
+        b"v": b"%d" % FORMAT,
+        b"src": entry.source.encode(),
+        b"prev": b"%d" % entry.previous,
+        b"pos": b"%d" % entry.position,
+        b"t": b"%d" % entry.time_ms,
+        b"n": b"%d" % len(entry.batch),
+        b"b": entry.payload.encode(),
+        b"d": entry.digest.encode(),
+    }
+
+
 def digest_of(fields: Mapping[bytes, bytes]) -> str:
     """What identifies an entry's content: recomputed, so that a changed field changes it; hex."""
     if fields.keys() == _FIELDS:
@@ -180,6 +194,11 @@ def _check_fields(fields: Mapping[bytes, bytes]) -> None:
         raise _NotOurs("field d is not a digest")
 
 
+def read_columns(payload: bytes, previous: int, count: int) -> Batch:
+    """The batch in a payload that was checked before, when it was applied."""
+    return _columns(payload, previous, count)
+
+
 def _columns(payload: bytes, previous: int, count: int) -> Batch:
     try:
         columns = orjson.loads(payload)
@@ -199,6 +218,8 @@ def _columns(payload: bytes, previous: int, count: int) -> Batch:
     for name in ("account", "amount", "row") if txs is None else ("account", "tx", "amount", "row"):
         _check_integers(name, columns[name], count)
     if min(columns["row"]) == 0:
+        raise _NotOurs("rows do not ascend")
+    if min(columns["row"]) < 1:
         raise _NotOurs("rows do not ascend")
     rows = list(accumulate(columns["row"], initial=previous))[1:]
     return Batch(kinds, columns["account"], txs, columns["amount"], rows)

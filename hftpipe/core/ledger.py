@@ -145,16 +145,19 @@ class Ledger:
         """
         self._changes.named_by.update(dict.fromkeys(batch.accounts, number))
         outcome = Outcome([], [])
+        accounts, known, watched = self._accounts, self._taken, self._watched
         txs: Sequence[int | None] = batch.txs if batch.txs is not None else [None] * len(batch)
-        for index, (kind, account_id, tx, amount) in enumerate(
-            zip(batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
-        ):
-            account = self._accounts[account_id]
-            refusal: Refusal | None
-            if kind == "D" or kind == "W":  # noqa: PLR1714 - the two comparisons are faster than a tuple's
-                refusal = self._move(kind, account, account_id, tx, amount, outcome.taken)
-            elif tx is None:
-                raise AssertionError("validation lets no dispute pass without a transaction id")
+        rows = zip(batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
+        for index, (kind, account_id, tx, amount) in enumerate(rows):
+            account = accounts[account_id]
+            if kind in "DW":
+                is_new = tx not in known
+                if is_new and tx is not None:
+                    known.add(tx)
+                    outcome.taken.append(tx)
+                refusal = _move(kind, account, amount, is_new=is_new)
+                if is_new and tx in watched:
+                    self._watch(kind, account_id, tx, amount, refusal)
             else:
                 refusal = self._dispute(kind, account, account_id, tx)
             if refusal is not None:
@@ -168,20 +171,16 @@ class Ledger:
         self._highest_tx = max(self._highest_tx, max(self._taken, default=-1))
         return changes
 
-    def _move(
-        self, kind: str, account: Account, account_id: int, tx: int | None, amount: int, taken: list[int]
-    ) -> Refusal | None:
-        duplicate = tx is not None and tx in self._taken
-        if tx is not None and not duplicate:
-            self._taken.add(tx)
-            taken.append(tx)
-        refusal = _move(kind, account, amount, duplicate=duplicate)
-        if tx in self._watched and not duplicate and tx is not None:
+    def _watch(
+        self, kind: str, account_id: int, tx: int | None, amount: int, refusal: Refusal | None
+    ) -> None:
+        """Remembers a transaction that a dispute of the same commit names."""
+        if tx is not None:
             effective = refusal is None and kind == "D"
             self._deposits[tx] = Deposit(account_id, amount) if effective else Undisputable.TAKEN
-        return refusal
 
-    def _dispute(self, kind: str, account: Account, account_id: int, tx: int) -> Refusal | None:
+    def _dispute(self, kind: str, account: Account, account_id: int, tx: int | None) -> Refusal | None:
+        assert tx is not None, "validation and decoding let no dispute pass without a transaction id"  # noqa: S101
         if account.locked:
             return Refusal.ACCOUNT_LOCKED
         deposit = self._deposits.get(tx)
@@ -210,10 +209,10 @@ def _ids(batch: Batch) -> tuple[Sequence[int], Sequence[int]]:
     return moving, naming
 
 
-def _move(kind: str, account: Account, amount: int, *, duplicate: bool) -> Refusal | None:
+def _move(kind: str, account: Account, amount: int, *, is_new: bool) -> Refusal | None:
     if account.locked:
         return Refusal.ACCOUNT_LOCKED
-    if duplicate:
+    if not is_new:
         return Refusal.DUPLICATE_TX
     available = account.available
     if kind == "W":

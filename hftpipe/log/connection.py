@@ -30,6 +30,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from hftpipe import embedded
+from hftpipe.config import ConnectionLimits, ServerLimits
 from hftpipe.errors import HftpipeError, LogUnavailable, ServerRefused, UsageError
 
 REDIS_FLOOR: Final = (7, 0)
@@ -42,16 +43,6 @@ REQUIRED_SETTINGS: Final[Mapping[str, str]] = {
     "maxmemory-policy": "noeviction",
 }
 """Without any one of them the server may lose what it has acknowledged."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Bounds of one connection to the log."""
-
-    connect_ms: int = 5_000
-    """Longest wait for a connection."""
-    reply_ms: int = 30_000
-    """Longest wait for a reply, beyond the time that the command itself may block."""
 
 
 class Endpoint(Protocol):
@@ -75,8 +66,8 @@ class HomeEndpoint:
 
     home: Path
     start: bool = True
-    limits: ConnectionLimits = ConnectionLimits()
-    server_limits: embedded.ServerLimits = field(default_factory=embedded.ServerLimits)
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    server_limits: ServerLimits = field(default_factory=ServerLimits)
 
     def __str__(self) -> str:
         return f"the server of {self.home}"
@@ -93,7 +84,7 @@ class UrlEndpoint:
     """A server that others run: redis://, rediss:// (TLS) or unix://. The password is never shown."""
 
     url: str = field(repr=False)
-    limits: ConnectionLimits = ConnectionLimits()
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     def __post_init__(self) -> None:
         _options_of(self.url)

@@ -148,7 +148,7 @@ class MemoryLogReader:
         return entries
 
     def bury(self, foreign: Foreign) -> None:
-        self._stream.dead.setdefault(foreign.id, {b"reason": foreign.reason.encode(), **foreign.fields})
+        self._stream.dead.setdefault(foreign.id, {**foreign.fields, b"reason": foreign.reason.encode()})
 
     def announce(self, role: str) -> None:
         pass

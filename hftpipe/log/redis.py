@@ -12,7 +12,7 @@ from typing import Any, Final
 import redis
 
 from hftpipe.core.entry import EntryId, Foreign, RawEntry
-from hftpipe.errors import LogForeign, LogUnavailable, PassingFault
+from hftpipe.errors import HftpipeError, LogForeign, LogUnavailable, PassingFault
 from hftpipe.log.connection import translate
 from hftpipe.log.keys import GROUP, Keys
 from hftpipe.ports import Appended, Extent, Outgoing, Topology
@@ -50,12 +50,9 @@ class _Connected:
                 self._open_client = self._connect()
             yield self._open_client
         except redis.RedisError as error:
-            if "WRONGTYPE" in str(error):
-                raise LogForeign(f"a key of the log holds something else than it must: {error}") from error
-            fault = translate(error)
             if isinstance(error, redis.ConnectionError | redis.TimeoutError):
                 self.close()
-            raise fault from error
+            raise _fault_of(error) from error
 
 
 class RedisLogWriter(_Connected):
@@ -73,8 +70,7 @@ class RedisLogWriter(_Connected):
         try:
             with self._translated() as client, client.pipeline(transaction=False) as pipeline:
                 for entry in entries:
-                    fields = [part for pair in entry.fields.items() for part in pair]
-                    pipeline.execute_command("XADD", self._keys.log(entry.shard), self._next_id, *fields)
+                    pipeline.xadd(self._keys.log(entry.shard), dict(entry.fields), id=self._next_id)  # type: ignore[arg-type]
                 replies = pipeline.execute(raise_on_error=False)
         except PassingFault as fault:
             return Appended([], fault)
@@ -156,17 +152,23 @@ class RedisLogReader(_Connected):
             if count:
                 block = wait_ms or None  # BLOCK 0 would wait for ever
                 pipeline.xreadgroup(GROUP, self._consumer, {self._key: ">"}, count=count, block=block)
+            # Not raised by the pipeline itself: it would put the command, with all its ids, into the message.
             replies = pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            self._check(reply)
+            for reply in replies:
+                if isinstance(reply, redis.RedisError):
+                    raise reply
         streams = replies[-1] if count else None
         return _entries(streams[0][1]) if streams else []
 
     def bury(self, foreign: Foreign) -> None:
-        fields = {b"reason": foreign.reason.encode(), **foreign.fields}
-        with self._translated() as client, suppress(redis.ResponseError):
-            # The entry's own id: burying it again is refused as not above the newest, and changes nothing.
-            client.xadd(self._dead_key, dict(fields), id=str(foreign.id))
+        fields: dict[Any, Any] = {**foreign.fields, b"reason": foreign.reason.encode()}
+        with self._translated() as client:
+            try:
+                client.xadd(self._dead_key, fields, id=str(foreign.id))
+            except redis.ResponseError as error:
+                # The entry's own id: burying it again is refused as not above the newest, and changes nothing.
+                if "equal or smaller" not in str(error):
+                    raise
 
     def announce(self, role: str) -> None:
         with self._translated() as client:
@@ -177,12 +179,6 @@ class RedisLogReader(_Connected):
     def close(self) -> None:
         self._role = ""
         super().close()
-
-    def _check(self, reply: object) -> None:
-        if isinstance(reply, redis.ResponseError) and str(reply).startswith("NOGROUP"):
-            raise LogUnavailable(f"the consumer group of {self._key} is gone; attaching anew")
-        if isinstance(reply, redis.RedisError):
-            raise translate(reply) from reply
 
     def _group_at(self, client: "redis.Redis", checkpoint: EntryId) -> EntryId:
         position = str(checkpoint) if checkpoint.sequence >= 0 else _NOWHERE
@@ -199,20 +195,37 @@ class RedisLogReader(_Connected):
         return delivered
 
     def _claim_all(self, client: "redis.Redis", checkpoint: EntryId) -> None:
-        """Makes everything pending this consumer's own, and acknowledges what was committed before."""
-        start = _NOWHERE
-        while claimed := client.xautoclaim(
-            self._key, GROUP, self._consumer, min_idle_time=0, start_id=start, count=_CLAIM_PAGE, justid=True
-        ):
+        """Makes everything pending this consumer's own, and acknowledges what was committed before.
+
+        The server forgets pending entries that are no longer in the log when it meets them. A page of such is
+        empty without being the last, so this goes on while the number of pending entries still moves.
+        """
+        start, pending = _NOWHERE, -1
+        while True:
+            claimed = client.xautoclaim(
+                self._key,
+                GROUP,
+                self._consumer,
+                min_idle_time=0,
+                start_id=start,
+                count=_CLAIM_PAGE,
+                justid=True,
+            )
             ids = [EntryId.parse(claim) for claim in claimed]
             if committed := [str(entry_id) for entry_id in ids if entry_id <= checkpoint]:
                 client.xack(self._key, GROUP, *committed)
-            start = str(ids[-1].moved(1))
+            if ids:
+                start = str(ids[-1].moved(1))
+                continue
+            before, group = pending, _group(client, self._key)
+            pending = group[1] if group else 0
+            if pending in (0, before):
+                return
 
 
 def read_topology(client: "redis.Redis", keys: Keys) -> Topology | None:
     """What the log belongs to; None when that is not, or not wholly, written yet."""
-    fields: dict[bytes, bytes] = client.hgetall(keys.topology)
+    fields: dict[Any, Any] = client.hgetall(keys.topology)
     try:
         return Topology(
             fields[b"pipeline"].decode(),
@@ -237,11 +250,20 @@ def write_topology(client: "redis.Redis", keys: Keys, wanted: Topology) -> Topol
     return written
 
 
+def _fault_of(error: redis.RedisError) -> HftpipeError:
+    """Our error for one of the server's; a key or a group that is not what it must be is told apart."""
+    if "WRONGTYPE" in str(error):
+        return LogForeign(f"a key of the log holds something else than it must: {error}")
+    if str(error).startswith("NOGROUP"):
+        return LogUnavailable(f"the log's consumer group is gone; attaching anew ({error})")
+    return translate(error)
+
+
 def _confirmed(replies: list[object]) -> Appended:
     ids: list[EntryId] = []
     for reply in replies:
         if not isinstance(reply, bytes):
-            fault = translate(reply) if isinstance(reply, redis.RedisError) else None
+            fault = _fault_of(reply) if isinstance(reply, redis.RedisError) else None
             if not isinstance(fault, PassingFault):
                 raise fault or LogUnavailable(f"the server answered XADD with {reply!r}")
             return Appended(ids, fault)
@@ -274,7 +296,8 @@ def _group(client: "redis.Redis", key: str) -> tuple[EntryId, int] | None:
     return None
 
 
-def _entries(replies: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> list[RawEntry]:
+def _entries(replies: Any) -> list[RawEntry]:
+    """Entries from the library's lists of id and fields."""
     return [RawEntry(EntryId.parse(entry_id), fields or {}) for entry_id, fields in replies]
 
 

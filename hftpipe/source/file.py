@@ -54,7 +54,7 @@ class FileSource:
             if has_header:
                 self.header, prefix = cut_header(start, self.name)
                 self._first = prefix.mark(1, unfinished=b"\n" not in start)
-            if follow and self._first.unfinished:
+            if follow is not None and self._first.unfinished:
                 raise SourceRefused(f"{self.name} cannot be followed yet: its header has no line end")
         except BaseException:
             self._raw.close()
@@ -93,7 +93,7 @@ class FileSource:
             self._line = framer.line
             if block:
                 yield block
-        if not self._follow and (last := framer.finish()):
+        if self._follow is None and (last := framer.finish()):
             self._refuse_growth(last.first_line)
             yield last
 

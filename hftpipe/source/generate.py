@@ -75,7 +75,7 @@ def generate(
         )
     if not (isfinite(skew) and skew >= 0):
         raise UsageError(f"a skew of {skew} makes no sense; give 0 for none, about 1 for a strong one")
-    return _chunks(rows, _Traffic(accounts, Random(seed), skew), kinds)  # noqa: S311  made-up data, no secret
+    return _chunks(rows, _Traffic(accounts, Random(seed), skew), kinds)
 
 
 def _chunks(rows: int, traffic: "_Traffic", kinds: Mapping[Kind, float]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import EntryId, Foreign, origin
 from hftpipe.core.journal import GENESIS, Record, deposits_in
 from hftpipe.core.ledger import Account, Deposit, Facts, Needs, Undisputable
+from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.errors import Fenced
 from hftpipe.ports import Ownership, Topology
 
@@ -96,6 +97,27 @@ class MemoryStore:
         incarnation = self._checkpoint.incarnation + 1
         self._checkpoint = replace(self._checkpoint, id=entry_id, digest=digest, incarnation=incarnation)
         self._move_beat()
+
+    def snapshot(self) -> Snapshot:
+        """All that it holds."""
+        return Snapshot(
+            self._topology.pipeline,
+            self._shard,
+            self._topology.shards,
+            self._ownership.epoch,
+            self._checkpoint,
+            Tables(
+                list(self.records),
+                dict(self.balances),
+                dict(self.transactions),
+                {
+                    tx: (deposit.account, deposit.amount, deposit.state.value)
+                    for tx, deposit in self.disputes.items()
+                },
+                dict(self.sources),
+                {str(foreign.id): foreign.reason for foreign in self.dead},
+            ),
+        )
 
     def _move_beat(self) -> None:
         self._ownership = replace(self._ownership, beat=self._ownership.beat + 1)

@@ -12,9 +12,11 @@ import orjson
 
 from hftpipe.core.commit import Totals
 from hftpipe.core.entry import EntryId
+from hftpipe.core.journal import Record
+from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
-from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, translated
+from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, read_checkpoint, translated
 
 _BALANCES = "SELECT account, available, held, locked FROM balances ORDER BY account"
 _SOME_BALANCES = (
@@ -26,6 +28,7 @@ _SHARD = (
     "applied, refused, skipped, gaps, dead FROM shard"
 )
 _OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
+_IDENTITY = "SELECT pipeline, shard, shards, epoch FROM shard"
 _REFUSED = (
     "SELECT reason.key, SUM(json_array_length(reason.value)) "
     "FROM entries, json_each(entries.outcomes, '$.refused') AS reason WHERE number > ? GROUP BY reason.key"
@@ -106,8 +109,38 @@ def refused_since(path: Path, number: int) -> Counter[str]:
         return Counter(dict(connection.execute(_REFUSED, (number,))))
 
 
+def snapshot(path: Path) -> Snapshot:
+    """All that a shard's store holds, of one moment; held in memory whole."""
+    with _reading(path) as connection:
+        connection.execute("BEGIN")
+        pipeline, shard, shards, epoch = connection.execute(_IDENTITY).fetchone()
+        checkpoint = read_checkpoint(connection)
+        tables = Tables(
+            [
+                Record(number, EntryId.parse(entry), *rest)
+                for number, entry, *rest in connection.execute("SELECT * FROM entries ORDER BY number")
+            ],
+            {
+                account: (available, held, bool(locked), last_entry)
+                for account, available, held, locked, last_entry in connection.execute(
+                    "SELECT * FROM balances"
+                )
+            },
+            dict(connection.execute("SELECT * FROM transactions")),
+            {
+                tx: (account, amount, state)
+                for tx, account, amount, state in connection.execute("SELECT * FROM disputes")
+            },
+            dict(connection.execute("SELECT * FROM sources")),
+            dict(connection.execute("SELECT entry, reason FROM dead")),
+        )
+    return Snapshot(pipeline, shard, shards, epoch, checkpoint, tables)
+
+
 def _balances(path: Path, accounts: Sequence[int]) -> Iterator[Balance]:
-    statement, values = (_SOME_BALANCES, (orjson.dumps(list(accounts)).decode(),)) if accounts else (_BALANCES, ())
+    statement, values = (
+        (_SOME_BALANCES, (orjson.dumps(list(accounts)).decode(),)) if accounts else (_BALANCES, ())
+    )
     with _reading(path) as connection:
         for account, available, held, locked in connection.execute(statement, values):
             yield Balance(account, available, held, bool(locked))

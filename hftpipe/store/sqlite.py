@@ -64,7 +64,7 @@ _TAKEN = "SELECT tx FROM json_each(?) JOIN transactions ON transactions.tx = val
 _DISPUTES = "SELECT tx, account, amount, state FROM json_each(?) JOIN disputes ON disputes.tx = value"
 _TAKERS = "SELECT tx, entry FROM json_each(?) JOIN transactions ON transactions.tx = value ORDER BY entry"
 _RECORD = "SELECT payload, outcomes FROM entries WHERE number = ?"
-_POSITIONS = "SELECT source, position FROM json_each(?) JOIN sources ON sources.source = value"
+_POSITION = "SELECT source, position FROM sources WHERE source = ?"
 _ANCHORS = "SELECT number, entry, digest FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
 _ADVANCE = (
     "UPDATE shard SET beat = beat + 1, checkpoint = ?, digest = ?, number = ?, hash = ?, highest_tx = ?, "
@@ -113,6 +113,17 @@ def translated(path: Path) -> Iterator[None]:
             f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or move it "
             "away: the shard is then rebuilt from the log as far as that reaches"
         ) from error
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
+    """How far the shard in this database has been applied. Raises sqlite3.DatabaseError when its row is missing."""
+    row = connection.execute(_CHECKPOINT).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("the row of the shard is missing")
+    entry_id, digest, number, chain, highest_tx, incarnation, *totals = row
+    return Checkpoint(
+        EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
+    )
 
 
 def create(path: Path, topology: Topology, shard: int) -> None:
@@ -230,10 +241,7 @@ class SqliteStore:
 
     def checkpoint(self) -> Checkpoint:
         with translated(self._path):
-            entry_id, digest, number, chain, highest_tx, incarnation, *totals = self._one(_CHECKPOINT)
-        return Checkpoint(
-            EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
-        )
+            return read_checkpoint(self._connection)
 
     def facts(self, needs: Needs) -> Facts:
         with translated(self._path):
@@ -248,7 +256,9 @@ class SqliteStore:
 
     def positions(self, sources: set[str]) -> dict[str, int]:
         with translated(self._path):
-            return dict(self._all(_POSITIONS, sources))
+            # One by one: json_each would cut a name short at a NUL, and rows of that source take effect twice.
+            rows = (self._connection.execute(_POSITION, (source,)).fetchone() for source in sorted(sources))
+            return dict(row for row in rows if row is not None)
 
     def anchors(self, below: int, count: int) -> list[tuple[int, EntryId, str]]:
         with translated(self._path):
@@ -259,10 +269,10 @@ class SqliteStore:
         with translated(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                # The fence first: a replaced worker's rows may be there already, and are then no damage.
+                self._hold_fence(self._advance(epoch, commit), epoch)
                 self._write(commit)
                 self._reach("store.in_transaction")
-                changed = self._advance(epoch, commit)
-                self._hold_fence(changed, epoch)
                 self._connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -361,7 +371,7 @@ class SqliteStore:
             raise StoreDamaged(f"{self._path} lacks a row that it must hold. Restore it from a copy")
         return row
 
-    def _all(self, statement: str, values: set[int] | set[str]) -> Iterator[Any]:
+    def _all(self, statement: str, values: set[int]) -> Iterator[Any]:
         """Rows for all values of a set, with one statement; the values in order, so that pages are met once."""
         if not values:
             return iter(())

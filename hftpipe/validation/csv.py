@@ -8,10 +8,19 @@ from typing import Final, NamedTuple, TypeAlias
 
 from hftpipe.config import LINE_BYTES_MAX
 from hftpipe.errors import SourceRefused
-from hftpipe.validation.fields import ACCOUNT, FIELD_OF_NAME, FIELDS, KIND, TEXT_READERS, TX, Rounding
+from hftpipe.validation.fields import (
+    ACCOUNT,
+    FIELD_OF_NAME,
+    FIELDS,
+    KIND,
+    TEXT_READERS,
+    TX,
+    Rounding,
+    ascii_lower,
+)
 from hftpipe.validation.lines import BLANKS, clean_text, readable_lines
 from hftpipe.validation.reasons import Broken, Invalid, InvalidReason, shown, shown_bytes
-from hftpipe.validation.rows import ABSENT, Absent, Accepted, Judge, RowRule, Validated, collected
+from hftpipe.validation.rows import ABSENT, Absent, Accepted, Judge, RowRule, Validated, judge_lines
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -42,10 +51,11 @@ class CsvValidator:
     misquoted field of ours is reported as any other that cannot be read; in another column, as missing.
     """
 
-    __slots__ = ("_judge", "_names", "_pick", "_pick_full", "_positions")
+    __slots__ = ("_judge", "_names", "_pick", "_pick_full", "_positions", "_width")
 
     def __init__(self, names: Sequence[str], rounding: Rounding, extra_rules: Sequence[RowRule]) -> None:
         self._names = names
+        self._width = len(names)
         self._positions = {
             FIELD_OF_NAME[name].name: at for at, name in enumerate(names) if name in FIELD_OF_NAME
         }
@@ -75,32 +85,25 @@ class CsvValidator:
         One bad line never harms another: each non-blank line is accepted or reported by itself.
         """
         texts, invalid = readable_lines(lines, first_line)
-        plain = not (b'"' in lines or b" " in lines or b"\t" in lines)
-        width, pick, judge = len(self._names), self._pick_full, self._judge.judge
-        accepted: list[Accepted] = []
-        numbers: list[int] = []
-        for number, text in enumerate(texts, first_line):
-            cells = text.split(",")
-            if len(cells) == width and (plain or _is_plain(text)):
-                judged = judge(*pick(cells))
-            elif text.strip(BLANKS):
-                judged = self._judge_unusual(text)
-            else:
-                continue
-            if isinstance(judged, Broken):
-                invalid.append(self._report(number, text, judged))
-            else:
-                accepted.append(judged)
-                numbers.append(number)
-        return collected(accepted, numbers, invalid, has_tx=self.has_tx)
+        is_plain = not (b'"' in lines or b" " in lines or b"\t" in lines)
+        judge = self._judge_plain if is_plain else self._judge_any
+        return judge_lines(texts, first_line, invalid, judge=judge, report=self._report, has_tx=self.has_tx)
 
-    def _judge_unusual(self, text: str) -> Accepted | Broken:
+    def _judge_plain(self, text: str) -> Accepted | Broken:
+        """The same as `_judge_any` for a line without blanks and quotes, faster."""
+        cells = text.split(",")
+        if len(cells) != self._width:
+            return self._judge_any(text)
+        return self._judge.judge(*self._pick_full(cells))
+
+    def _judge_any(self, text: str) -> Accepted | Broken:
         cells, misquoted = split_line(text)
-        if len(cells) > len(self._names):
+        if len(cells) > self._width:
             return Broken("", InvalidReason.TOO_MANY_FIELDS)
         if misquoted >= 0 and misquoted not in self._positions.values():
             return Broken(self._column(misquoted), InvalidReason.MISSING_FIELD)
-        return self._judge.judge(*self._pick(cells))
+        pick = self._pick_full if len(cells) == self._width else self._pick
+        return self._judge.judge(*pick(cells))
 
     def _column(self, position: int) -> str:
         return shown(self._names[position]) or f"column {position + 1}"
@@ -110,10 +113,6 @@ class CsvValidator:
         position = self._positions.get(broken.field, len(cells))
         content = cells[position] if position < len(cells) else text
         return Invalid(number, broken.field, broken.reason, shown(content))
-
-
-def _is_plain(text: str) -> bool:
-    return not ('"' in text or " " in text or "\t" in text)
 
 
 def split_line(text: str) -> SplitLine:
@@ -176,15 +175,15 @@ def _full_picker(positions: Sequence[int | None]) -> Callable[[Sequence[str]], _
 
 def _column_names(header_line: bytes) -> list[str]:
     text = _header_text(header_line)
+    _refuse_other_separators(text)
     cells, misquoted = split_line(text)
     if misquoted >= 0:
         raise SourceRefused(
             f"the quotes of its header are not well made: {shown(text)}; quote whole names or none"
         )
-    names = [cell.lower() for cell in cells]
-    _refuse_other_separators(text)
-    _refuse_doubled(names)
+    names = [ascii_lower(cell) for cell in cells]
     _refuse_incomplete(names, text)
+    _refuse_doubled(names)
     return names
 
 
@@ -216,7 +215,9 @@ def _refuse_other_separators(text: str) -> None:
 def _refuse_doubled(names: Sequence[str]) -> None:
     doubled = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if doubled:
-        raise SourceRefused(f"its header names {shown(doubled[0])} twice; give each column a name of its own")
+        raise SourceRefused(
+            f"its header names {shown(doubled[0])!r} twice; give each column a name of its own"
+        )
     for field in FIELDS:
         aliases = [name for name in names if name in field.aliases]
         if len(aliases) > 1:

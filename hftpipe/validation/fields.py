@@ -86,7 +86,12 @@ _LARGEST: Final = tuple(AMOUNT_MAX // SCALE * power for power in _POWERS)
 
 def text_kind(text: str) -> str:
     """The letter of a kind written in any case, or `NO_KIND`."""
-    return LETTER_OF_KIND.get(text) or LETTER_OF_KIND.get(text.lower(), NO_KIND)
+    return LETTER_OF_KIND.get(text) or LETTER_OF_KIND.get(ascii_lower(text), NO_KIND)
+
+
+def ascii_lower(text: str) -> str:
+    """ASCII text in lower case; other text as it is, for some of its letters would turn into ASCII ones."""
+    return text.lower() if text.isascii() else text
 
 
 def text_identifier(text: str) -> int | None:
@@ -102,6 +107,7 @@ def text_identifier(text: str) -> int | None:
 def text_amount(text: str, rounding: Rounding) -> int | InvalidReason:
     """`digits[.digits]`, either of them may be left out, in ten-thousandths: 1..AMOUNT_MAX.
 
+    Zeros behind the fourth decimal change nothing, so they are not too precise: some systems write `20.000000`.
     Whether it is too large is decided as it is written, before it is rounded; whether it is positive, after.
     """
     whole, _, decimals = text.partition(".")
@@ -116,9 +122,10 @@ def text_amount(text: str, rounding: Rounding) -> int | InvalidReason:
         return InvalidReason.AMOUNT_TOO_LARGE
     if count <= _DECIMALS:
         return number * _POWERS[_DECIMALS - count] or InvalidReason.AMOUNT_NOT_POSITIVE
-    if rounding is Rounding.REJECT:
+    divisor = _POWERS[count - _DECIMALS]
+    if rounding is Rounding.REJECT and number % divisor:
         return InvalidReason.TOO_PRECISE
-    return _half_even(number, _POWERS[count - _DECIMALS]) or InvalidReason.AMOUNT_NOT_POSITIVE
+    return _half_even(number, divisor) or InvalidReason.AMOUNT_NOT_POSITIVE
 
 
 def text_unused_amount(text: str) -> bool:

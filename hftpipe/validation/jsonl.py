@@ -7,9 +7,9 @@ from typing import Final, TypeAlias
 import orjson
 
 from hftpipe.validation.fields import FIELD_OF_NAME, FIELDS, JSON_READERS, Field, Rounding
-from hftpipe.validation.lines import BLANKS, readable_lines
+from hftpipe.validation.lines import readable_lines
 from hftpipe.validation.reasons import Broken, Invalid, InvalidReason, shown
-from hftpipe.validation.rows import ABSENT, Accepted, Judge, RowRule, Validated, collected
+from hftpipe.validation.rows import ABSENT, Accepted, Judge, RowRule, Validated, judge_lines
 
 _Keys: TypeAlias = tuple[str, str, str, str]
 """The keys under which one layout of an object has kind, account, tx and amount."""
@@ -45,19 +45,11 @@ class JsonlValidator:
         One bad line never harms another: each non-blank line is accepted or reported by itself.
         """
         texts, invalid = readable_lines(lines, first_line)
-        accepted: list[Accepted] = []
-        numbers: list[int] = []
-        for number, text in enumerate(texts, first_line):
-            if not text.strip(BLANKS):
-                continue
-            record = _record(text)
-            judged = self._judge_record(record) if isinstance(record, dict) else record
-            if isinstance(judged, Broken):
-                invalid.append(_report(number, text, record, judged))
-            else:
-                accepted.append(judged)
-                numbers.append(number)
-        return collected(accepted, numbers, invalid, has_tx=True)
+        return judge_lines(texts, first_line, invalid, judge=self._judge_text, report=_report, has_tx=True)
+
+    def _judge_text(self, text: str) -> Accepted | Broken:
+        record = _record(text)
+        return record if isinstance(record, Broken) else self._judge_record(record)
 
     def _judge_record(self, record: dict[str, object]) -> Accepted | Broken:
         keys = self._keys(tuple(record))
@@ -138,10 +130,9 @@ def _outer_keys(text: str) -> Iterator[str]:
         last = mark
 
 
-def _report(number: int, text: str, record: dict[str, object] | Broken, broken: Broken) -> Invalid:
-    content = text
-    if isinstance(record, dict):
-        content = _content(record, broken.field, text)
+def _report(number: int, text: str, broken: Broken) -> Invalid:
+    record = _record(text)
+    content = text if isinstance(record, Broken) else _content(record, broken.field, text)
     return Invalid(number, broken.field, broken.reason, shown(content))
 
 

@@ -7,6 +7,7 @@ from typing import Final, Generic, Literal, TypeAlias
 
 from hftpipe.core.transaction import KIND_LETTERS, MOVING, Batch, Kind
 from hftpipe.validation.fields import ACCOUNT, AMOUNT, FIELDS, KIND, NO_KIND, TX, Cell, Readers, Rounding
+from hftpipe.validation.lines import BLANKS
 from hftpipe.validation.reasons import Broken, Invalid, InvalidReason
 
 
@@ -115,13 +116,38 @@ class Judge(Generic[Cell]):
         return next((broken for rule in self._rules if (broken := rule(row))), None)
 
 
-def collected(
-    accepted: list[Accepted], numbers: list[int], invalid: list[Invalid], *, has_tx: bool
+def judge_lines(
+    texts: Sequence[str],
+    first_line: int,
+    invalid: list[Invalid],
+    *,
+    judge: Callable[[str], Accepted | Broken],
+    report: Callable[[int, str, Broken], Invalid],
+    has_tx: bool,
 ) -> Validated:
-    """The rows in columns, and the invalid ones by line number."""
-    kinds, accounts, txs, amounts = zip(*accepted, strict=True) if accepted else ((), (), (), ())
+    """Judges each line by itself; `invalid` holds those that could not even be read as text, and are blank here.
+
+    The columns grow in place: tuples kept for each row would have the garbage collector walk over them all.
+    """
+    kinds: list[str] = []
+    accounts: list[int] = []
+    txs: list[int] = []
+    amounts: list[int] = []
+    numbers: list[int] = []
+    for number, text in enumerate(texts, first_line):
+        judged = judge(text)
+        if isinstance(judged, Broken):
+            if text.strip(BLANKS):
+                invalid.append(report(number, text, judged))
+            continue
+        kind, account, tx, amount = judged
+        kinds.append(kind)
+        accounts.append(account)
+        txs.append(tx)
+        amounts.append(amount)
+        numbers.append(number)
     batch = Batch("".join(kinds), accounts, txs if has_tx else None, amounts, numbers)
-    return Validated(batch, sorted(invalid, key=lambda row: row.line), len(accepted) + len(invalid))
+    return Validated(batch, sorted(invalid, key=lambda row: row.line), len(batch) + len(invalid))
 
 
 def _unread(kind: str, account: int | None, tx: int | None, amount: int | InvalidReason) -> Broken:

@@ -46,8 +46,8 @@ BAD_AMOUNTS: Final = (
 )
 LARGEST: Final = "10000000000000"
 TOO_LARGE: Final = ("10000000000000.0001", "10000000000001", "9" * 32, "10000000000000.00001")
-TOO_PRECISE: Final = ("0.00001", "1.23456", "1.00000", "0.00000")
-NOT_POSITIVE: Final = ("0", "0.0000", "0.0")
+TOO_PRECISE: Final = ("0.00001", "1.23456", "1.000010")
+NOT_POSITIVE: Final = ("0", "0.0000", "0.0", "0.00000")
 FRAGMENTS: Final = (
     *("'; DROP TABLE", "${jndi:ldap://x}", "%s", "{0.__class__}", "`id`", "../../etc/passwd", "<script>"),
     "=1+1",
@@ -89,7 +89,7 @@ def csv_cases() -> list[Case]:
         ),
         *(
             Case(f"{kind},1,1,1,".encode(), "bad_kind", "kind")
-            for kind in ("depositt", "", "transfer", "D", *FRAGMENTS)
+            for kind in ("depositt", "", "transfer", "D", "CHARGEBAC\u212a", *FRAGMENTS)
         ),
         *(
             Case(b"deposit,%b,1,1," % _quoted(text), "bad_account", "account")
@@ -114,7 +114,17 @@ def csv_cases() -> list[Case]:
         ),
         *(
             Case(f"deposit,1,1,{amount},".encode(), ACCEPTED)
-            for amount in ("1.", ".5", "01", "00.10", LARGEST, "10000000000000.0000", "0" * 20 + "1.5", '"1"')
+            for amount in (
+                "1.",
+                ".5",
+                "01",
+                "00.10",
+                LARGEST,
+                "10000000000000.0000",
+                "20.000000",
+                "0" * 20 + "1.5",
+                '"1"',
+            )
         ),
         *(
             Case(f"{kind},1,1,{amount},".encode(), ACCEPTED)
@@ -233,7 +243,10 @@ def json_cases() -> list[Case]:
         *(Case(json_line(amount=f'"{text}"'), "amount_too_large", "amount") for text in TOO_LARGE),
         *(Case(json_line(amount=f'"{text}"'), "too_precise", "amount") for text in TOO_PRECISE),
         *(Case(json_line(amount=text), "amount_not_positive", "amount") for text in ("0", '"0"', '"0.0000"')),
-        *(Case(json_line(amount=text), ACCEPTED) for text in ("10", '"10.00"', '"0.5"', LARGEST)),
+        *(
+            Case(json_line(amount=text), ACCEPTED)
+            for text in ("10", '"10.00"', '"0.5"', '"20.000000"', LARGEST)
+        ),
         *(
             Case(json_line(kind='"dispute"', amount=text), ACCEPTED)
             for text in ('""', "0", '"0"', "5", '"0.00001"')

@@ -1,6 +1,7 @@
 """One shard from entries to a store, as the worker does it, without a log and without a contest for the shard."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import orjson
 
@@ -55,7 +56,7 @@ def cut(length: int, places: Iterable[int]) -> list[range]:
     """0..length-1 in consecutive pieces, cut before each of the places."""
     inner = sorted({place for place in places if 0 < place < length})
     edges = [0, *inner, length]
-    return [range(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if start < stop]
+    return [range(start, stop) for start, stop in pairwise(edges) if start < stop]
 
 
 class Shard:

@@ -1,5 +1,7 @@
 """The source chain: each row takes effect once and in order, however often and in whatever pieces it arrives."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ def test_each_row_is_applied_once_and_in_order(
     """At any time what was applied is a beginning of the source; sent again from the start, it is the whole."""
     rows, arrivals = sending
     edges = sorted({0, len(rows), *(place for place in cuts if place < len(rows))})
-    arrivals = [*arrivals, *zip(edges, edges[1:], strict=False)]
+    arrivals = [*arrivals, *pairwise(edges)]
     applied: list[int] = []
     for start, stop in arrivals:
         previous, piece = (rows[start - 1] if start else 0), rows[start:stop]

@@ -153,7 +153,10 @@ def test_a_changed_field_is_never_accepted(name: bytes, value: bytes) -> None:
 @pytest.mark.parametrize("name", SIGNED[1:])
 def test_each_field_but_the_version_is_under_the_digest(name: bytes) -> None:
     """A change that leaves the entry well-formed is damage: money may be in it, and the shard must stop."""
-    changed = {**FIELDS, name: FIELDS[name].replace(b"1", b"2").replace(b"2", b"3").replace(b"8", b"9") + b"0"}
+    changed = {
+        **FIELDS,
+        name: FIELDS[name].replace(b"1", b"2").replace(b"2", b"3").replace(b"8", b"9") + b"0",
+    }
     with pytest.raises(EntryDamaged, match="0/1-1042"):
         read(changed)
 
@@ -209,7 +212,19 @@ def test_a_digest_that_cannot_be_one_is_not_ours(digest: bytes) -> None:
 @pytest.mark.parametrize("name", [b"prev", b"pos", b"t", b"n"])
 @pytest.mark.parametrize(
     "value",
-    [b"", b"-1", b"+1", b"01", b"1.0", b"1e3", b" 1", b"1_0", b"9223372036854775808", b"9" * 40, "١".encode()],
+    [
+        b"",
+        b"-1",
+        b"+1",
+        b"01",
+        b"1.0",
+        b"1e3",
+        b" 1",
+        b"1_0",
+        b"9223372036854775808",
+        b"9" * 40,
+        "١".encode(),
+    ],
 )
 def test_a_number_that_is_none_is_not_ours(name: bytes, value: bytes) -> None:
     """Digits only, no leading zero, at most 2^63-1."""
@@ -375,9 +390,9 @@ def test_an_id_is_read_as_it_is_written(parts: tuple[int, int]) -> None:
 
 def test_ids_are_in_the_order_of_the_log() -> None:
     """By number, not by letter, and a later generation behind every id of an earlier one."""
-    texts = ["1-0", "1-1", "1-9", "1-10", "1-100", "2-0", "2-1", "10-0"]
-    ids = [EntryId.parse(text) for text in texts]
-    assert sorted(reversed(ids)) == ids
+    texts = ["1-10", "10-0", "2-1", "1-0", "2-0", "1-9", "1-100", "1-1"]
+    ordered = sorted(EntryId.parse(text) for text in texts)
+    assert list(map(str, ordered)) == ["1-0", "1-1", "1-9", "1-10", "1-100", "2-0", "2-1", "10-0"]
 
 
 def test_the_origin_is_right_before_the_first_id() -> None:
@@ -390,7 +405,23 @@ def test_the_origin_is_right_before_the_first_id() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "-", "1-", "-1", "a-b", "1-1-1", "1-x", b"\xff-1", "1-0 ", " 1-0", "1_0-0", "+1-0", "1-1.0", "1--2"],
+    [
+        "",
+        "1",
+        "-",
+        "1-",
+        "-1",
+        "a-b",
+        "1-1-1",
+        "1-x",
+        b"\xff-1",
+        "1-0 ",
+        " 1-0",
+        "1_0-0",
+        "+1-0",
+        "1-1.0",
+        "1--2",
+    ],
 )
 def test_what_is_no_id_is_refused(text: str | bytes) -> None:
     """Never read as another one."""

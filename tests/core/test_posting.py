@@ -185,7 +185,9 @@ def schedules(draw: st.DrawFn) -> Schedule:
     row = st.tuples(st.sampled_from("DDWPRC"), st.integers(0, 2), st.integers(0, 9), st.integers(1, 9))
     plain = st.lists(row, min_size=1, max_size=12)
     rows: dict[str, list[Row]] = {
-        source: [(kind, account, tx, amount if kind in "DW" else 0) for kind, account, tx, amount in draw(plain)]
+        source: [
+            (kind, account, tx, amount if kind in "DW" else 0) for kind, account, tx, amount in draw(plain)
+        ]
         for source in SOURCES
     }
     steps = {source: draw(st.lists(st.integers(1, 3), min_size=12, max_size=12)) for source in SOURCES}
@@ -287,7 +289,11 @@ def test_a_change_anywhere_in_the_journal_breaks_its_chain(schedule: Schedule, d
     """Every hash behind it is another one."""
     whole = applied(schedule.entries, set(), set())
     index = data.draw(st.integers(0, len(schedule.entries) - 1))
-    entries = [*schedule.entries[:index], foreign_of(index, {b"other": b"one"}), *schedule.entries[index + 1 :]]
+    entries = [
+        *schedule.entries[:index],
+        foreign_of(index, {b"other": b"one"}),
+        *schedule.entries[index + 1 :],
+    ]
     changed = applied(entries, set(), set())
     assert [record.hash for record in whole.records[:index]] == [
         record.hash for record in changed.records[:index]

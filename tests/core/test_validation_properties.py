@@ -1,5 +1,7 @@
 """What holds for any input: no exception, every line accounted for, exact amounts."""
 
+import csv
+import io
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 import orjson
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from hftpipe.core.amount import render
 from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX, KIND_LETTERS, MOVING
 from hftpipe.validation import CsvValidator, InvalidReason, JsonlValidator, Rounding, Validated
+from hftpipe.validation.csv import split_line
 
 CSV = CsvValidator.from_header(b"type,client,tx,amount")
 JSONL = JsonlValidator()
@@ -67,12 +70,19 @@ def test_lines_are_judged_alike_in_one_block_and_in_two(first: bytes, second: by
     assert list(whole.batch.amounts) == [amount for part in parts for amount in part.batch.amounts]
 
 
+@given(st.lists(st.text(st.sampled_from('ab",; '), max_size=5).map(str.strip), min_size=1, max_size=5))
+def test_quotes_are_read_as_the_csv_module_writes_them(cells: list[str]) -> None:
+    written = io.StringIO()
+    csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator="").writerow(cells)
+    assert split_line(written.getvalue()) == (cells, -1)
+
+
 @given(st.integers(1, AMOUNT_MAX))
 def test_an_amount_written_out_reads_back(amount: int) -> None:
     text = render(amount)
-    assert CSV.validate(f"deposit,1,1,{text}".encode(), 2).batch.amounts == (amount,)
+    assert CSV.validate(f"deposit,1,1,{text}".encode(), 2).batch.amounts == [amount]
     line = orjson.dumps({"type": "deposit", "account": 1, "tx": 1, "amount": text})
-    assert JSONL.validate(line, 2).batch.amounts == (amount,)
+    assert JSONL.validate(line, 2).batch.amounts == [amount]
 
 
 @given(
@@ -91,7 +101,7 @@ def test_half_even_is_that_of_decimal(text: str) -> None:
     elif expected == 0:
         assert [row.reason for row in validated.invalid] == [InvalidReason.AMOUNT_NOT_POSITIVE]
     else:
-        assert validated.batch.amounts == (expected,)
+        assert validated.batch.amounts == [expected]
 
 
 @pytest.mark.parametrize("reason", InvalidReason)
