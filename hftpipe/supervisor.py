@@ -197,7 +197,17 @@ class WorkerSpawner:
         # Only this process holds the writing end: however it ends, the workers read an end of file.
         self._read_end, self._write_end = os.pipe()
         os.set_inheritable(self._read_end, True)
-        self._environment = {**os.environ, **environment, PARENT_PIPE: str(self._read_end)}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("HFTPIPE_WORKER_")
+        }
+        for name in ("HFTPIPE_SHARD", "HFTPIPE_UNTIL_IDLE"):
+            inherited.pop(name, None)
+        self._environment = {
+            **inherited,
+            **environment,
+            "HFTPIPE_CONFIG": os.devnull,  # what the file says has been taken over into `environment`
+            PARENT_PIPE: str(self._read_end),
+        }
 
     def __call__(self, shards: tuple[int, ...]) -> Child:
         arguments = [part for shard in shards for part in ("--shard", str(shard))]

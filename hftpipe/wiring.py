@@ -17,7 +17,7 @@ from hftpipe.core.entry import FORMAT
 from hftpipe.crew import Crew
 from hftpipe.embedded import ServerLimits, wait_until_stopped
 from hftpipe.errors import HftpipeError, LogForeign, PipelineMismatch, UsageError
-from hftpipe.log.connection import Endpoint, HomeEndpoint, UrlEndpoint, check_server
+from hftpipe.log.connection import Endpoint, HomeEndpoint, UrlEndpoint, check_server, translated
 from hftpipe.log.keys import Keys
 from hftpipe.log.redis import (
     RedisLogReader,

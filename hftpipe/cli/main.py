@@ -3,6 +3,7 @@
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +72,47 @@ for command in COMMANDS:
 
 
 def _settings(path: Path) -> dict[str, dict[str, Any]]:
-    """Keys at the top are for every command that has such an option, tables `[run]` for one command."""
+    """Keys at the top stand for the variables HFTPIPE_…, of every command; a table `[run]` for one's options."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read as settings: {error}") from error
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     common = {name: value for name, value in content.items() if name not in tables}
-    known = {command.name or "": _options(command) for command in COMMANDS}
-    everywhere = set().union(*known.values())
-    for table, keys in (("", common), *tables.items()):
-        if table and table not in known:
-            raise UsageError(f"{path} has a table [{table}]; there is no such command")
-        for key in keys:
-            if key not in (known[table] if table else everywhere):
-                raise UsageError(
-                    f"{path} sets {key}{f' in [{table}]' if table else ''}; there is no such option"
-                )
+    commands = {command.name or "": command for command in COMMANDS}
+    if unknown := sorted(tables.keys() - commands.keys()):
+        raise UsageError(f"{path} has a table [{unknown[0]}]; there is no such command")
+    if unknown := sorted(common.keys() - set().union(*map(_variables, COMMANDS))):
+        raise UsageError(f"{path} sets {unknown[0]}; no command has such an option")
+    for name, keys in tables.items():
+        if unknown := sorted(keys.keys() - _options(commands[name])):
+            raise UsageError(f"{path} sets {unknown[0]} in [{name}]; there is no such option")
     return {
-        name: {
-            options[key]: value for key, value in {**common, **tables.get(name, {})}.items() if key in options
-        }
-        for name, options in known.items()
+        name: _named(common, _variables(command)) | _named(tables.get(name, {}), _options(command))
+        for name, command in commands.items()
     }
+
+
+def _named(values: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
+    return {parameters[key]: value for key, value in values.items() if key in parameters}
 
 
 def _options(command: click.Command) -> dict[str, str]:
     """Option as written (`redis-url`) → parameter (`redis_url`)."""
+    return {_long(option): option.name or "" for option in _options_of(command)}
+
+
+def _variables(command: click.Command) -> dict[str, str]:
+    """Variable as a key (`redis-url` for HFTPIPE_REDIS_URL) → parameter."""
     return {
-        max(parameter.opts, key=len).removeprefix("--"): parameter.name or ""
-        for parameter in command.params
-        if isinstance(parameter, click.Option)
+        str(option.envvar).removeprefix("HFTPIPE_").lower().replace("_", "-"): option.name or ""
+        for option in _options_of(command)
     }
+
+
+def _options_of(command: click.Command) -> list[click.Option]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+
+
+def _long(option: click.Option) -> str:
+    return next(text for text in option.opts if text.startswith("--")).removeprefix("--")

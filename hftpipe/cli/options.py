@@ -1,5 +1,6 @@
 """Options that several commands share. Each is also an HFTPIPE_… variable and a key of hftpipe.toml."""
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,9 +13,13 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 def option(*declarations: str, **attributes: Any) -> Callable[[Command], Command]:
     """A click option that `HFTPIPE_<NAME>` sets too."""
-    name = max(declarations, key=len).split("/")[0].removeprefix("--")
+    name = next(text for text in declarations if text.startswith("--")).removeprefix("--")
     variable = f"HFTPIPE_{name.upper().replace('-', '_')}"
-    return click.option(*declarations, envvar=variable, show_envvar=True, **attributes)
+    return click.option(*declarations, **{"envvar": variable, "show_envvar": True, **attributes})
+
+
+SHARDS_MAX = 1024
+_SHARD_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 class ShardList(click.ParamType[list[int], str]):
@@ -28,15 +33,19 @@ class ShardList(click.ParamType[list[int], str]):
         if isinstance(value, list):
             return value
         shards: list[int] = []
-        for part in value.split(","):
-            first, dash, last = part.strip().partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()):
+        for part in str(value).split(","):
+            found = _SHARD_RANGE.fullmatch(part.strip())
+            if found is None:
                 self.fail(f"{value!r} is not like 0-3 or 0,2", param, ctx)
-            shards += range(int(first), int(last if dash else first) + 1)
+            first, last = int(found[1]), int(found[2] or found[1])
+            if not first <= last < SHARDS_MAX:
+                self.fail(f"{value!r} must rise, and stay below {SHARDS_MAX}", param, ctx)
+            shards += range(first, last + 1)
         return shards
 
 
 def home_option(function: Command) -> Command:
+    """--home alone, for commands that need no server of others."""
     return option(
         "--home",
         type=click.Path(file_okay=False, path_type=Path),
@@ -74,14 +83,16 @@ def default_home() -> Path:
 
 
 def shards_option(function: Command) -> Command:
+    """--shards, for commands that may begin a pipeline."""
     return option(
         "--shards",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, SHARDS_MAX),
         help="How many shards a new pipeline gets (4 by default); an old one keeps its number.",
     )(function)
 
 
 def workers_option(function: Command) -> Command:
+    """--workers."""
     return option(
         "--workers",
         type=click.IntRange(1, 1024),
@@ -92,6 +103,7 @@ def workers_option(function: Command) -> Command:
 
 
 def format_option(default: str) -> Callable[[Command], Command]:
+    """--format, with the command's own default."""
     return option(
         "--format",
         "format_",
@@ -103,6 +115,7 @@ def format_option(default: str) -> Callable[[Command], Command]:
 
 
 def rounding_option(function: Command) -> Command:
+    """--rounding."""
     return option(
         "--rounding",
         type=click.Choice(["reject", "half-even"]),
@@ -113,6 +126,7 @@ def rounding_option(function: Command) -> Command:
 
 
 def invalid_options(function: Command) -> Command:
+    """--invalid and --strict."""
     function = option(
         "--strict",
         is_flag=True,

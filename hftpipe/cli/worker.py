@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Apply the log of some shards, in one process.")
 @option("--shard", "single", type=click.IntRange(min=0), multiple=True, help="A shard; may be repeated.")
-@option("--shards", "several", type=ShardList(), help="Shards as 0-3 or 0,2.")
+@option(
+    "--shards",
+    "several",
+    type=ShardList(),
+    envvar="HFTPIPE_WORKER_SHARDS",  # HFTPIPE_SHARDS is the number of shards of a pipeline
+    help="Shards as 0-3 or 0,2.",
+)
 @option("--until-idle", is_flag=True, help="End when everything that was appended has been applied.")
 @worker_limit_options
 @place_options

@@ -65,77 +65,60 @@ LEFT JOIN refused ON refused.number = lines.number AND refused.place = lines.pla
 _REFUSALS = "SELECT * FROM transaction_log WHERE outcome NOT IN ('applied', 'skipped', 'gap')"
 
 
+_SHARD = {
+    "id": int,
+    "pipeline": str,
+    "shard": int,
+    "shards": int,
+    "epoch": int,
+    "owner": str,
+    "beat": int,
+    "stopped": str,
+    "incarnation": int,
+    "checkpoint": str,
+    "digest": str,
+    "number": int,
+    "hash": str,
+    "highest_tx": int,
+    "applied": int,
+    "refused": int,
+    "skipped": int,
+    "gaps": int,
+    "dead": int,
+}
+_BALANCES = {"account": int, "available": int, "held": int, "locked": int, "last_entry": int}
+_ENTRIES = {
+    "number": int,
+    "entry": str,
+    "source": str,
+    "previous": int,
+    "position": int,
+    "time_ms": int,
+    "count": int,
+    "payload": str,
+    "outcomes": str,
+    "digest": str,
+    "hash": str,
+}
+_TRANSACTIONS = {"tx": int, "entry": int}
+_DISPUTES = {"tx": int, "account": int, "amount": int, "state": str}
+_SOURCES = {"source": str, "position": int}
+_DEAD = {"number": int, "entry": str, "reason": str, "fields": str}
+
+
 @migrations()
 def version_1(database: Database) -> None:
-    """Everything a shard holds."""
-    text, integer = str, int
-    database.table("shard").create(
-        {
-            "id": integer,
-            "pipeline": text,
-            "shard": integer,
-            "shards": integer,
-            "epoch": integer,
-            "owner": text,
-            "beat": integer,
-            "stopped": text,
-            "incarnation": integer,
-            "checkpoint": text,
-            "digest": text,
-            "number": integer,
-            "hash": text,
-            "highest_tx": integer,
-            "applied": integer,
-            "refused": integer,
-            "skipped": integer,
-            "gaps": integer,
-            "dead": integer,
-        },
-        pk="id",
-        not_null={"pipeline", "shard", "shards", "epoch", "owner", "beat", "checkpoint", "number"},
-        strict=True,
-    )
-    database.table("balances").create(
-        {"account": integer, "available": integer, "held": integer, "locked": integer, "last_entry": integer},
-        pk="account",
-        not_null={"available", "held", "locked", "last_entry"},
-        strict=True,
-    )
-    database.table("entries").create(
-        {
-            "number": integer,
-            "entry": text,
-            "source": text,
-            "previous": integer,
-            "position": integer,
-            "time_ms": integer,
-            "count": integer,
-            "payload": text,
-            "outcomes": text,
-            "digest": text,
-            "hash": text,
-        },
-        pk="number",
-        not_null={"entry", "source", "payload", "outcomes", "digest", "hash"},
-        strict=True,
-    )
-    database.table("transactions").create(
-        {"tx": integer, "entry": integer}, pk="tx", not_null={"entry"}, strict=True
-    )
-    database.table("disputes").create(
-        {"tx": integer, "account": integer, "amount": integer, "state": text},
-        pk="tx",
-        not_null={"account", "amount", "state"},
-        strict=True,
-    )
-    database.table("sources").create(
-        {"source": text, "position": integer}, pk="source", not_null={"position"}, strict=True
-    )
-    database.table("dead").create(
-        {"number": integer, "entry": text, "reason": text, "fields": text},
-        pk="number",
-        not_null={"entry", "reason", "fields"},
-        strict=True,
-    )
+    """Everything a shard holds; the first column of each table is its key, and no cell is ever empty."""
+    for name, columns in (
+        ("shard", _SHARD),
+        ("balances", _BALANCES),
+        ("entries", _ENTRIES),
+        ("transactions", _TRANSACTIONS),
+        ("disputes", _DISPUTES),
+        ("sources", _SOURCES),
+        ("dead", _DEAD),
+    ):
+        key, *others = columns
+        database.table(name).create(columns, pk=key, not_null=set(others), strict=True)
     database.create_view("transaction_log", _TRANSACTION_LOG)
     database.create_view("refusals", _REFUSALS)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -15,6 +16,7 @@ from random import Random
 import orjson
 import redis
 
+from hftpipe.config import WorkerLimits
 from hftpipe.core.entry import read_columns
 from hftpipe.core.snapshot import Snapshot
 from hftpipe.embedded import Home, socket_path
@@ -22,6 +24,7 @@ from hftpipe.invariants import violations
 from hftpipe.log.keys import GROUP, Keys
 from hftpipe.source.generate import generate
 from hftpipe.store.reading import ShardSummary, snapshot, store_paths, summarise
+from hftpipe.wiring import Place, open_pipeline
 
 WAIT_S = 40.0
 SHARDS = 4
@@ -145,6 +148,20 @@ class System:
         self.started.append(Running(process, said))
         return self.started[-1]
 
+    def prepare(self) -> None:
+        """A new pipeline with its server, which stays for a minute, and all that was appended applied: no process."""
+        stop, place = threading.Event(), Place(self.home, linger_ms=60_000)
+        with open_pipeline(place) as pipeline:
+            crew = pipeline.crew(
+                range(SHARDS),
+                stop=stop,
+                report=lambda _: None,
+                reach=lambda _: None,
+                limits=WorkerLimits(),
+                until_idle=True,
+            )
+            assert crew.run() == 0
+
     def ingest(self, *files: object, **settings: str) -> Finished:
         return self.run("ingest", *files, **settings)
 
@@ -169,14 +186,9 @@ class System:
 
     @contextmanager
     def client(self) -> Iterator["redis.Redis"]:
-        """A client of the server; some command must have started it, or `run_server`."""
+        """A client of the server; some command must have started it."""
         with closing(redis.Redis(unix_socket_path=str(socket_path(self.home)))) as client:
             yield client
-
-    def run_server(self) -> Running:
-        """The server, kept until it is killed."""
-        server = self.start("redis")
-        return server.says("listens on")
 
     def server_pids(self) -> list[int]:
         """Servers of this home: the processes that have its lock file open, but for keepers."""

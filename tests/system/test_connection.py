@@ -3,13 +3,16 @@
 import hashlib
 import os
 import re
+import select
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,10 @@ import redis
 from redis import exceptions
 
 from hftpipe import embedded
+from hftpipe.config import ConnectionLimits
 from hftpipe.embedded import Health, ServerLimits, knock
 from hftpipe.errors import HftpipeError, LogUnavailable, ServerRefused, UsageError
 from hftpipe.log.connection import (
-    ConnectionLimits,
     HomeEndpoint,
     UrlEndpoint,
     check_server,
@@ -313,6 +316,143 @@ def test_each_role_shown_in_the_configuration_can_do_its_work_and_no_more(
                 with pytest.raises(exceptions.NoPermissionError) as caught:
                     run(client, *command)
                 assert isinstance(translate(caught.value), ServerRefused)
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------
+
+CERTIFICATE_FORMS = """
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = hftpipe test
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+subjectAltName = DNS:localhost
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two authorities of the same name, `right` and `wrong`; `right` vouches for `localhost`."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        if os.environ.get("CI"):
+            pytest.fail("openssl is not installed")
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "forms").write_text(CERTIFICATE_FORMS)
+    request = "req -config forms -newkey rsa:2048 -nodes"
+    for command in (
+        f"{request} -x509 -extensions authority -days 2 -keyout right.key -out right.pem",
+        f"{request} -x509 -extensions authority -days 2 -keyout wrong.key -out wrong.pem",
+        f"{request} -keyout server.key -out server.request",
+        "x509 -req -in server.request -CA right.pem -CAkey right.key -set_serial 1 -days 2 "
+        "-extfile forms -extensions server -out server.pem",
+    ):
+        made = subprocess.run(
+            [openssl, *command.split()], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 0, made.stderr
+    return folder
+
+
+class TlsProxy:
+    """Speaks TLS on 127.0.0.1 and passes what it hears on to a server's unix socket."""
+
+    def __init__(self, target: Path, certificates: Path) -> None:
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self.bytes_heard = 0
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.settimeout(WAIT_S)
+        # A client that does not trust us hangs up, which is an SSLError here.
+        with (
+            suppress(OSError),
+            connection,
+            self._context.wrap_socket(connection, server_side=True) as outside,
+            socket.socket(socket.AF_UNIX) as inside,
+        ):
+            inside.connect(str(self._target))
+            while True:
+                readable = [outside] if outside.pending() else select.select([outside, inside], [], [])[0]
+                if outside in readable:
+                    if not (heard := outside.recv(65_536)):
+                        return
+                    self.bytes_heard += len(heard)
+                    inside.sendall(heard)
+                if inside in readable:
+                    if not (told := inside.recv(65_536)):
+                        return
+                    outside.sendall(told)
+
+    def close(self) -> None:
+        """Stop listening; ends when every client has gone."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+
+
+def test_a_server_is_reached_through_tls_if_its_authority_is_trusted(
+    serve: Callable[..., Server], certificates: Path
+) -> None:
+    server = serve("--requirepass", SECRET)
+    with closing(TlsProxy(server.socket, certificates)) as proxy:
+        url = f"rediss://:{SECRET}@localhost:{proxy.port}/1?ssl_ca_certs={certificates}/right.pem"
+        with closing(UrlEndpoint(url).connect("test")) as client:
+            check_server(client, trust=False)
+            run(client, "XADD", "stream", "1-*", "field", "v" * 100_000)
+            ((_, fields),) = run(client, "XRANGE", "stream", "-", "+")
+            assert fields == {b"field": b"v" * 100_000}
+            assert run(client, "CLIENT LIST")[0]["db"] == "1"
+    assert proxy.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "option", "reason"),
+    [
+        ("localhost", "?ssl_ca_certs={}/wrong.pem", "certificate verify failed"),
+        ("localhost", "", "certificate verify failed"),
+        ("127.0.0.1", "?ssl_ca_certs={}/right.pem", "not valid for '127.0.0.1'"),
+    ],
+    ids=["another authority", "no authority named", "another host"],
+)
+def test_a_server_that_cannot_prove_who_it_is_is_refused_and_told_nothing(
+    serve: Callable[..., Server], certificates: Path, host: str, option: str, reason: str
+) -> None:
+    with closing(TlsProxy(serve().socket, certificates)) as proxy:
+        url = f"rediss://:{SECRET}@{host}:{proxy.port}/{option.format(certificates)}"
+        with pytest.raises(ServerRefused, match=reason) as caught:
+            UrlEndpoint(url).connect("test")
+        assert SECRET not in str(caught.value) + repr(caught.value.__cause__)
+    assert proxy.connections == 1
+    assert proxy.bytes_heard == 0
 
 
 # --- What the server must be ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from hftpipe import embedded
 from hftpipe.embedded import Control, Health, Home, ServerLimits, is_running, knock, starting
-from hftpipe.errors import HftpipeError, LogUnavailable, UsageError
+from hftpipe.errors import HftpipeError, LogUnavailable, PassingFault, UsageError
 
 WAIT_S = 20.0
 LINGERING = ServerLimits(linger_ms=60_000, start_ms=15_000)
@@ -283,6 +283,25 @@ def test_a_damaged_file_ends_the_start_with_the_servers_words_and_stays_as_it_is
         pass
     assert file.read_bytes() == content
     wait_for(lambda: not keeper_pids(home), "the keeper's end")
+
+
+@pytest.mark.parametrize(
+    ("last_act", "told"), [("exit 1", "ended as it started"), ("kill -KILL $$", "in a row")], ids=["exit", "kill"]
+)
+def test_a_failed_start_is_told_at_once_even_if_its_cause_may_pass(
+    home: Path, tmp_path: Path, last_act: str, told: str
+) -> None:
+    program = tmp_path / "server"
+    program.write_text(f"#!/bin/sh\necho 'No space left on device' >&2\n{last_act}\n")
+    program.chmod(0o700)
+    with (
+        pytest.raises(HftpipeError, match=f"(?s){told}.*No space left on device") as caught,
+        starting(home, limits=LINGERING, binary=program),
+    ):
+        pass
+    assert not isinstance(caught.value, PassingFault)
+    with starting(home, limits=LINGERING):
+        assert ask(home, "PING") == "PONG"
 
 
 def test_a_truncated_tail_is_dropped_and_the_rest_served(home: Path) -> None:
