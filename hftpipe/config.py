@@ -12,6 +12,9 @@ BLOCK_BYTES: Final = 1 << 20
 FOLLOW_POLL_MS: Final = 100
 """Time between two looks at a followed file that has not grown, or at whether the process was told to stop."""
 
+SOURCE_CHARACTERS_MAX: Final = 255
+"""Longest name that a user may give a source."""
+
 INVALID_SHOWN_MAX: Final = 20
 """Invalid rows that are shown to people when no file takes them."""
 

@@ -41,7 +41,7 @@ class Crew:
     def _work(self, shard: int, worker: ShardWorker) -> None:
         try:
             worker.run()
-        except ShardStopped as stop:  # the worker has reported it, and written it into the store
+        except ShardStopped as stop:  # the worker has reported it, and written it into the store if it can
             self._codes[shard] = stop.exit_code
         except Fenced as fenced:
             self._report(f"shard {shard}: {fenced}")

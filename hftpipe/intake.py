@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hftpipe.config import FOLLOW_POLL_MS
+from hftpipe.config import FOLLOW_POLL_MS, SOURCE_CHARACTERS_MAX
 from hftpipe.errors import SourceRefused, UsageError
 from hftpipe.ingest import Validator
 from hftpipe.source.file import FileSource
@@ -49,6 +49,8 @@ def open_intakes(paths: Sequence[str], options: IntakeOptions, stop: threading.E
     """
     if options.source and len(paths) > 1:
         raise UsageError("--source names one source; ingest several files with a command each")
+    if not options.source.isprintable() or len(options.source) > SOURCE_CHARACTERS_MAX:
+        raise UsageError(f"--source must be printable, and no longer than {SOURCE_CHARACTERS_MAX} characters")
     opened: list[Intake] = []
     try:
         for path in paths:
@@ -68,13 +70,18 @@ def _open(path: str, options: IntakeOptions, stop: threading.Event) -> Intake:
     else:
         follow = (lambda: not stop.wait(FOLLOW_POLL_MS / 1000)) if options.follow else None
         source = FileSource(path, has_header=not jsonl, follow=follow)
-        name = options.source or source.name
+        name = options.source or _legible(source.name)
     try:
         validator = _validator(source, options.rounding)
     except SourceRefused as refused:
         source.close()
         raise SourceRefused(f"{path}: {refused}") from refused
     return Intake(name, source, validator, resumable=path != "-" or bool(options.source))
+
+
+def _legible(path: str) -> str:
+    """A path as an id; bytes in it that are no text are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _validator(source: Source, rounding: Rounding) -> Validator:

@@ -104,7 +104,7 @@ class Drain:
             summary = summarise(path)
             if summary.stopped:
                 raise HftpipeError(f"shard {summary.shard} stopped: {summary.stopped}")
-            applied[summary.shard] = summary.checkpoint
+            applied[summary.shard] = summary.checkpoint.id
         return applied
 
 
@@ -117,13 +117,13 @@ class Outcomes:
 
     def applied(self) -> int:
         """Rows that took effect."""
-        now = sum(summarise(path).totals.applied for path in store_paths(self._home))
-        return now - sum(summary.totals.applied for summary in self._before.values())
+        now = sum(summarise(path).checkpoint.totals.applied for path in store_paths(self._home))
+        return now - sum(summary.checkpoint.totals.applied for summary in self._before.values())
 
     def refused(self) -> Counter[str]:
         """Rows that were refused, by reason."""
         total: Counter[str] = Counter()
         for path in store_paths(self._home):
             before = self._before.get(summarise(path).shard)
-            total += refused_since(path, before.number if before is not None else 0)
+            total += refused_since(path, before.checkpoint.number if before is not None else 0)
         return total

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hftpipe.core.commit import Totals
 from hftpipe.errors import HftpipeError
 from hftpipe.log.redis import ShardLog
 from hftpipe.owner import describe, is_dead
@@ -54,7 +55,8 @@ def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str) ->
             summary = summarise(path)
         except HftpipeError as error:
             damage = f"stopped: {error}"
-    applied = 0 if summary is None else summary.checkpoint.sequence + 1
+    applied = 0 if summary is None else summary.checkpoint.id.sequence + 1
+    totals = Totals() if summary is None else summary.checkpoint.totals
     return ShardStatus(
         shard=shard,
         state=damage or _state(summary, log, failed),
@@ -65,11 +67,11 @@ def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str) ->
         applied=applied,
         backlog=None if log is None else max(log.appended - applied, 0),
         pending=None if log is None else log.pending,
-        transactions=summary.totals.applied if summary is not None else 0,
-        refused=summary.totals.refused if summary is not None else 0,
-        skipped=summary.totals.skipped if summary is not None else 0,
-        gaps=summary.totals.gaps if summary is not None else 0,
-        dead=summary.totals.dead if summary is not None else 0,
+        transactions=totals.applied,
+        refused=totals.refused,
+        skipped=totals.skipped,
+        gaps=totals.gaps,
+        dead=totals.dead,
     )
 
 

@@ -3,7 +3,7 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,7 +16,14 @@ from hftpipe.config import IngestLimits, SupervisorLimits, WorkerLimits
 from hftpipe.core.entry import FORMAT
 from hftpipe.crew import Crew
 from hftpipe.embedded import ServerLimits, wait_until_stopped
-from hftpipe.errors import HftpipeError, LogForeign, PipelineMismatch, UsageError
+from hftpipe.errors import (
+    HftpipeError,
+    LogForeign,
+    PipelineMismatch,
+    StoreDamaged,
+    StoreUnavailable,
+    UsageError,
+)
 from hftpipe.log.connection import Endpoint, HomeEndpoint, UrlEndpoint, check_server, translated
 from hftpipe.log.keys import Keys
 from hftpipe.log.redis import (
@@ -30,8 +37,9 @@ from hftpipe.log.redis import (
 from hftpipe.owner import is_dead, new_owner
 from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
+from hftpipe.store.creation import create, prepare_home
 from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
-from hftpipe.store.sqlite import SqliteStore, create, shard_path
+from hftpipe.store.sqlite import SqliteStore, shard_path
 from hftpipe.supervisor import StallWatch, Supervisor, WorkerSpawner, grouped
 from hftpipe.worker import ShardWorker, World
 
@@ -116,6 +124,7 @@ class Pipeline:
         path = shard_path(self.place.home, shard)
 
         def open_store() -> SqliteStore:
+            prepare_home(self.place.home)
             create(path, self.topology, shard)
             return SqliteStore(path, world.reach)
 
@@ -142,11 +151,12 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
     stored = stored_summary(place.home)
     with closing(place.connector("setup")()) as client:
         check_server(client, trust=place.trust_server)
-        topology = read_topology(client, place.keys)
-        if topology is None:
-            _refuse_emptied(place, stored)
-            wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
-            topology = write_topology(client, place.keys, wanted)
+        with translated(place.endpoint):
+            topology = read_topology(client, place.keys)
+            if topology is None:
+                _refuse_emptied(place, stored)
+                wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
+                topology = write_topology(client, place.keys, wanted)
         _check(place, topology, shards, stored)
         with closing(RedisLogWriter(place.connector("ingest"), place.keys, topology)) as log:
             yield Pipeline(place, topology, log)
@@ -211,9 +221,14 @@ def supervisor(
 
 
 def stored_summary(home: Path) -> ShardSummary | None:
-    """What the first store of a home says; None when the home has none."""
-    paths = store_paths(home)
-    return summarise(paths[0]) if paths else None
+    """What the first store of a home that can be read says; None when there is none.
+
+    A damaged one stops its own shard, and no other: here it is passed over.
+    """
+    for path in store_paths(home):
+        with suppress(StoreDamaged, StoreUnavailable):
+            return summarise(path)
+    return None
 
 
 def _refuse_emptied(place: Place, stored: ShardSummary | None) -> None:
@@ -253,13 +268,24 @@ def look_at_log(place: Place, report: Callable[[str], None]) -> tuple[int, dict[
     if not place.redis_url and not shards and not (place.home / "redis").exists():
         raise UsageError(f"{place.home} holds no pipeline yet. Ingest a file, or name its --home")
     try:
-        with closing(place.connector("status")()) as client:
+        with closing(place.connector("status")()) as client, translated(place.endpoint):
             topology = read_topology(client, place.keys)
             if topology is None:
                 raise LogForeign(f"{place.endpoint} holds no pipeline under the prefix {place.prefix}")
-            return topology.shards, {
-                shard: inspect(client, place.keys, shard) for shard in range(topology.shards)
-            }
+            return topology.shards, _inspected(client, place.keys, topology.shards, report)
     except HftpipeError as error:
         report(f"The log was not asked: {error}")
         return shards, {}
+
+
+def _inspected(
+    client: "redis.Redis", keys: Keys, shards: int, report: Callable[[str], None]
+) -> dict[int, ShardLog]:
+    """What the log says of each shard; of one whose key is no log, nothing."""
+    logs: dict[int, ShardLog] = {}
+    for shard in range(shards):
+        try:
+            logs[shard] = inspect(client, keys, shard)
+        except redis.ResponseError as error:
+            report(f"The log of shard {shard} was not asked: {error}")
+    return logs

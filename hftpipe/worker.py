@@ -110,6 +110,9 @@ class ShardWorker:
                     if self._own(store):
                         self._attached(store, backoff)
                     return
+            except ShardStopped as stop:
+                self._report(f"stopped: {stop}")
+                raise
             except PassingFault as fault:
                 # Nothing behind the failed entry has moved, so order is kept however often this repeats.
                 wait_ms = backoff.next_ms()
@@ -165,7 +168,6 @@ class ShardWorker:
             state = self._attach(store, self._epoch)
             self._work(store, state, backoff)
         except ShardStopped as stop:
-            self._report(f"stopped: {stop}")
             store.release(self._epoch, stopped=str(stop))
             raise
         store.release(self._epoch)
@@ -301,10 +303,7 @@ class ShardWorker:
         commit = post(state.ledger, state.checkpoint, steps, positions)
         self._world.reach("worker.applied")
         for foreign in commit.dead:
-            self._log.bury(foreign)
-            self._report(
-                f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered"
-            )
+            self._bury(foreign)
         store.commit(state.epoch, commit)
         self._world.reach("worker.committed")
         state.checkpoint = commit.after
@@ -312,6 +311,16 @@ class ShardWorker:
         state.done += [entry.id for entry in group]
         state.entries_wanted = self._wanted(group)
         self._mark_beaten(state)
+
+    def _bury(self, foreign: Foreign) -> None:
+        """A full log must not hold the shard: the store keeps the dead letter in any case."""
+        self._report(f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered")
+        try:
+            self._log.bury(foreign)
+        except PassingFault as fault:
+            self._report(
+                f"entry {self._shard}/{foreign.id} is kept in the store's dead letters only: {fault}"
+            )
 
     def _positions(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
         if len(state.positions) > _SOURCES_MAX:

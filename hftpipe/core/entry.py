@@ -26,6 +26,12 @@ from hftpipe.errors import EntryDamaged
 
 FORMAT: Final = 1
 
+ENTRY_TRANSACTIONS_MAX: Final = 65_536
+"""No producer of ours puts more into one entry."""
+
+SOURCE_BYTES_MAX: Final = 8_192
+"""No source of ours has a longer id."""
+
 _SIGNED: Final = (b"v", b"src", b"prev", b"pos", b"t", b"n", b"b")
 _FIELDS: Final = frozenset((*_SIGNED, b"d"))
 _COLUMNS: Final = ("kind", "account", "tx", "amount", "row")
@@ -167,6 +173,8 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
             "it was changed after it was appended. Restore the log from a copy"
         )
     previous, count = _number(fields, b"prev"), _number(fields, b"n")
+    if count > ENTRY_TRANSACTIONS_MAX or len(fields[b"src"]) > SOURCE_BYTES_MAX:
+        raise _NotOurs("field n or src is too large")
     batch = _columns(fields[b"b"], previous, count)
     if batch.rows[-1] != _number(fields, b"pos"):
         raise _NotOurs("field pos is not the position of the last row")

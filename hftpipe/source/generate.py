@@ -31,8 +31,10 @@ _SHARE_TOO_LARGE: Final = 0.03
 _TIMES_TOO_LARGE: Final = 100
 _SHARE_STRAY: Final = 0.02
 """Share of the disputes, resolves and chargebacks that name a transaction which is none of theirs."""
-_DISPUTING_EVERY: Final = 20
-"""One account in so many disputes its deposits; the others never get locked, however many rows there are."""
+_DISPUTING_EVERY: Final = 19
+"""One account in so many disputes its deposits; the others never get locked, however many rows there are.
+
+A prime, so that the disputing accounts spread over all shards."""
 
 
 def parse_kinds(text: str) -> dict[Kind, float]:

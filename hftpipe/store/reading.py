@@ -10,23 +10,20 @@ from pathlib import Path
 
 import orjson
 
-from hftpipe.core.commit import Totals
+from hftpipe.core.commit import Checkpoint
 from hftpipe.core.entry import EntryId
 from hftpipe.core.journal import Record
 from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
-from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, read_checkpoint, translated
+from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, one_row, read_checkpoint, translated
 
 _BALANCES = "SELECT account, available, held, locked FROM balances ORDER BY account"
 _SOME_BALANCES = (
     "SELECT account, available, held, locked FROM balances "
     "WHERE account IN (SELECT value FROM json_each(?)) ORDER BY account"
 )
-_SHARD = (
-    "SELECT pipeline, shard, shards, epoch, owner, stopped, incarnation, checkpoint, number, "
-    "applied, refused, skipped, gaps, dead FROM shard"
-)
+_SHARD = "SELECT pipeline, shard, shards, epoch, owner, stopped FROM shard"
 _OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
 _IDENTITY = "SELECT pipeline, shard, shards, epoch FROM shard"
 _REFUSED = (
@@ -47,7 +44,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
-    """What a shard's store says of itself; `number` counts the journal's records."""
+    """What a shard's store says of itself."""
 
     pipeline: str
     shard: int
@@ -55,10 +52,7 @@ class ShardSummary:
     epoch: int
     owner: str
     stopped: str
-    incarnation: int
-    checkpoint: EntryId
-    number: int
-    totals: Totals
+    checkpoint: Checkpoint
 
 
 def store_paths(home: Path) -> list[Path]:
@@ -76,20 +70,11 @@ def balances(home: Path, accounts: Sequence[int] = ()) -> Iterator[Balance]:
 def summarise(path: Path) -> ShardSummary:
     """How a shard stands. Raises StoreUnavailable, StoreDamaged."""
     with _reading(path) as connection:
-        row = connection.execute(_SHARD).fetchone()
-    pipeline, shard, shards, epoch, owner, stopped, incarnation, checkpoint, number, *totals = row
-    return ShardSummary(
-        pipeline,
-        shard,
-        shards,
-        epoch,
-        owner,
-        stopped,
-        incarnation,
-        EntryId.parse(checkpoint),
-        number,
-        Totals(*totals),
-    )
+        connection.execute("BEGIN")
+        pipeline, shard, shards, epoch, owner, stopped = one_row(connection, _SHARD)
+        return ShardSummary(
+            pipeline, shard, shards, epoch, owner, stopped, checkpoint=read_checkpoint(connection)
+        )
 
 
 def ownership(path: Path) -> Ownership | None:
@@ -98,7 +83,7 @@ def ownership(path: Path) -> Ownership | None:
         return None
     try:
         with _reading(path) as connection:
-            return Ownership(*connection.execute(_OWNERSHIP).fetchone())
+            return Ownership(*one_row(connection, _OWNERSHIP))
     except (StoreUnavailable, StoreDamaged):
         return None
 
@@ -113,7 +98,7 @@ def snapshot(path: Path) -> Snapshot:
     """All that a shard's store holds, of one moment; held in memory whole."""
     with _reading(path) as connection:
         connection.execute("BEGIN")
-        pipeline, shard, shards, epoch = connection.execute(_IDENTITY).fetchone()
+        pipeline, shard, shards, epoch = one_row(connection, _IDENTITY)
         checkpoint = read_checkpoint(connection)
         tables = Tables(
             [

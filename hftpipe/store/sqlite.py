@@ -1,6 +1,5 @@
 """The store of one shard in one SQLite file: WAL, `synchronous=FULL`, one writing connection."""
 
-import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,11 +10,11 @@ from typing import Any, Final
 import orjson
 
 from hftpipe.core.commit import Checkpoint, Commit, Totals
-from hftpipe.core.entry import EntryId, Foreign, origin
-from hftpipe.core.journal import GENESIS, deposits_in
+from hftpipe.core.entry import EntryId, Foreign
+from hftpipe.core.journal import deposits_in
 from hftpipe.core.ledger import Account, Deposit, DisputeState, Facts, Needs, Undisputable
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
-from hftpipe.ports import Ownership, Topology
+from hftpipe.ports import Ownership
 
 BUSY_TIMEOUT_MS: Final = 2_000
 WAL_CHECKPOINT_PAGES: Final = 8_192
@@ -89,10 +88,6 @@ _PUT_SOURCE = (
     "INSERT INTO sources VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
 )
 _ADD_DEAD = "INSERT INTO dead VALUES (?, ?, ?, ?)"
-_ADD_SHARD = (
-    "INSERT INTO shard VALUES (1, :pipeline, :shard, :shards, 0, '', 0, '', 0, :checkpoint, '', 0, :hash, -1, "
-    "0, 0, 0, 0, 0)"
-)
 
 
 def shard_path(home: Path, shard: int) -> Path:
@@ -115,66 +110,20 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
-    """How far the shard in this database has been applied. Raises sqlite3.DatabaseError when its row is missing."""
-    row = connection.execute(_CHECKPOINT).fetchone()
+def one_row(connection: sqlite3.Connection, statement: str, *values: object) -> Any:
+    """The row that must be there. Raises sqlite3.DatabaseError, which `translated` makes StoreDamaged."""
+    row = connection.execute(statement, values).fetchone()
     if row is None:
-        raise sqlite3.DatabaseError("the row of the shard is missing")
-    entry_id, digest, number, chain, highest_tx, incarnation, *totals = row
+        raise sqlite3.DatabaseError("it lacks a row that it must hold")
+    return row
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
+    """How far the shard in this database has been applied. Raises as `one_row`."""
+    entry_id, digest, number, chain, highest_tx, incarnation, *totals = one_row(connection, _CHECKPOINT)
     return Checkpoint(
         EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
     )
-
-
-def create(path: Path, topology: Topology, shard: int) -> None:
-    """Makes a shard's database unless there is one; whole and durable, or not at all, for any number at once."""
-    if path.exists():
-        return
-    draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
-    try:
-        with translated(path):
-            _fill(draft, topology, shard)
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-        _sync(draft.parent)
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be created: {error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _fill(path: Path, topology: Topology, shard: int) -> None:
-    from sqlite_utils import Database  # imported for a new file only: it costs 0.3 s
-
-    from hftpipe.store.schema import SCHEMA_VERSION, migrations
-
-    path.touch(mode=0o600)
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        migrations.apply(Database(connection))
-        connection.execute(
-            _ADD_SHARD,
-            {
-                "pipeline": topology.pipeline,
-                "shard": shard,
-                "shards": topology.shards,
-                "checkpoint": str(origin(topology.generation)),
-                "hash": GENESIS,
-            },
-        )
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION:d}")
-    finally:
-        connection.close()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class SqliteStore:
@@ -366,10 +315,7 @@ class SqliteStore:
         return deposits
 
     def _one(self, statement: str, *values: object) -> Any:
-        row = self._connection.execute(statement, values).fetchone()
-        if row is None:
-            raise StoreDamaged(f"{self._path} lacks a row that it must hold. Restore it from a copy")
-        return row
+        return one_row(self._connection, statement, *values)
 
     def _all(self, statement: str, values: set[int]) -> Iterator[Any]:
         """Rows for all values of a set, with one statement; the values in order, so that pages are met once."""
@@ -384,8 +330,10 @@ def _numbered_dead(commit: Commit) -> Iterator[tuple[int, Foreign]]:
 
 
 def _dead_row(number: int, foreign: Foreign) -> tuple[int, str, str, str]:
-    fields = {
-        name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
-        for name, value in foreign.fields.items()
-    }
+    fields = {_legible(name): _legible(value) for name, value in foreign.fields.items()}
     return number, str(foreign.id), foreign.reason, orjson.dumps(fields).decode()
+
+
+def _legible(octets: bytes) -> str:
+    """Text as it is; `\\xff` for bytes that are none, and a backslash doubled, so that it can be read back."""
+    return octets.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

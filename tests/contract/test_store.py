@@ -27,8 +27,9 @@ from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership, Store
 from hftpipe.store import sqlite as adapter
+from hftpipe.store.creation import create
 from hftpipe.store.memory import MemoryStore
-from hftpipe.store.sqlite import SqliteStore, create, shard_path
+from hftpipe.store.sqlite import SqliteStore, shard_path
 
 from ..core.driver import TOPOLOGY, Row, Shard, cut, decided, entry_of, foreign_of
 from ..core.model import Model

@@ -224,7 +224,7 @@ class System:
 
     def applied_entries(self) -> int:
         """Entries applied so far, in all shards."""
-        return sum(summary.checkpoint.sequence + 1 for summary in self.summaries().values())
+        return sum(summary.checkpoint.id.sequence + 1 for summary in self.summaries().values())
 
     def backlog(self) -> int:
         """Entries that no worker has acknowledged."""

@@ -286,7 +286,9 @@ def test_a_damaged_file_ends_the_start_with_the_servers_words_and_stays_as_it_is
 
 
 @pytest.mark.parametrize(
-    ("last_act", "told"), [("exit 1", "ended as it started"), ("kill -KILL $$", "in a row")], ids=["exit", "kill"]
+    ("last_act", "told"),
+    [("exit 1", "ended as it started"), ("kill -KILL $$", "in a row")],
+    ids=["exit", "kill"],
 )
 def test_a_failed_start_is_told_at_once_even_if_its_cause_may_pass(
     home: Path, tmp_path: Path, last_act: str, told: str

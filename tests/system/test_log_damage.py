@@ -32,7 +32,7 @@ def feed(system: System, client: "redis.Redis") -> Feed:
 
 
 def applied(system: System, shard: int = 0) -> int:
-    return system.summaries()[shard].totals.applied
+    return system.summaries()[shard].checkpoint.totals.applied
 
 
 def working(system: System) -> Running:
@@ -281,8 +281,8 @@ def test_whatever_becomes_of_the_group_nothing_is_lost_or_doubled(
     if worker is not None:
         worker.process.terminate()
         assert worker.ended() == 0
-    assert system.summaries()[0].totals.skipped == 0
-    assert system.summaries()[0].incarnation == 0
+    assert system.summaries()[0].checkpoint.totals.skipped == 0
+    assert system.summaries()[0].checkpoint.incarnation == 0
     check(system)
 
 
@@ -297,7 +297,7 @@ def test_late_duplicates_and_other_cuts_change_nothing(system: System, feed: Fee
     feed.add(feed.entry(14, 16, previous=2))
     system.drain()
     summary = system.summaries()[0]
-    assert (summary.totals.applied, summary.totals.refused, summary.totals.gaps) == (16, 0, 0)
+    assert (summary.checkpoint.totals.applied, summary.checkpoint.totals.refused, summary.checkpoint.totals.gaps) == (16, 0, 0)
     assert system.snapshots()[0].tables.balances[feed.account][0] == 160_000
     check(system)
 
@@ -308,7 +308,7 @@ def test_rows_behind_a_gap_wait_for_the_rows_before(system: System, feed: Feed) 
     feed.add(feed.entry(7, 10))
     system.drain()
     summary = system.summaries()[0]
-    assert (summary.totals.applied, summary.totals.gaps) == (10, 1)
+    assert (summary.checkpoint.totals.applied, summary.checkpoint.totals.gaps) == (10, 1)
     assert system.statuses()[0]["gaps"] == 1
     check(system)
 

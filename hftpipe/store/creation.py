@@ -1,0 +1,76 @@
+"""Making a shard's database: whole and durable, or not at all."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from hftpipe.core.entry import origin
+from hftpipe.core.journal import GENESIS
+from hftpipe.errors import StoreUnavailable, UsageError
+from hftpipe.ports import Topology
+from hftpipe.store.sqlite import translated
+
+_ADD_SHARD = (
+    "INSERT INTO shard VALUES (1, :pipeline, :shard, :shards, 0, '', 0, '', 0, :checkpoint, '', 0, :hash, -1, "
+    "0, 0, 0, 0, 0)"
+)
+
+
+def prepare_home(home: Path) -> None:
+    """Makes the folder of a pipeline, for its owner only, unless there is one. Raises UsageError."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {home}: {error.strerror}. Name another --home") from error
+
+
+def create(path: Path, topology: Topology, shard: int) -> None:
+    """Makes a shard's database unless there is one; whole and durable, or not at all, for any number at once."""
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
+    try:
+        with translated(path):
+            _fill(draft, topology, shard)
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        _sync(draft.parent)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be created: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _fill(path: Path, topology: Topology, shard: int) -> None:
+    from sqlite_utils import Database  # imported for a new file only: it costs 0.3 s
+
+    from hftpipe.store.schema import SCHEMA_VERSION, migrations
+
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        migrations.apply(Database(connection))
+        connection.execute(
+            _ADD_SHARD,
+            {
+                "pipeline": topology.pipeline,
+                "shard": shard,
+                "shards": topology.shards,
+                "checkpoint": str(origin(topology.generation)),
+                "hash": GENESIS,
+            },
+        )
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION:d}")
+    finally:
+        connection.close()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

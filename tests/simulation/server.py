@@ -1,0 +1,334 @@
+"""The log's server as its clients meet it: connections break, requests land late or in part, and tails get lost.
+
+Everything is kept by a `MemoryLog`; what is here stands between it and the product.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TypeVar
+
+from hftpipe.core.entry import EntryId, Foreign, RawEntry, digest_of
+from hftpipe.errors import LogUnavailable
+from hftpipe.log.memory import MemoryLog, MemoryLogReader
+from hftpipe.ports import Appended, Extent, Outgoing, Topology
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.settings import Faults
+
+T = TypeVar("T")
+
+_HISTORY_MAX = 60
+"""Changes that a server which loses its tail may lose."""
+
+
+@dataclass(slots=True)
+class Late:
+    """The rest of a pipeline that was given up, still under way on its connection."""
+
+    due_ms: int
+    sender: str
+    entries: deque[Outgoing]
+
+
+@dataclass(slots=True)
+class Server:
+    """One server. `run` counts its starts: a connection belongs to one of them.
+
+    confirmed: who was told that an entry is durable, and is owed a word if it is lost. landed_late: entries whose
+    sender had given them up. hit: takes the name of a situation that has occurred.
+    """
+
+    log: MemoryLog
+    scheduler: Scheduler
+    faults: Faults
+    hit: Callable[[str], None]
+    late_ms: int
+    keeps_history: bool
+    run: int = 1
+    down_until_ms: int = 0
+    late: list[Late] = field(default_factory=list)
+    landed_late: set[tuple[int, EntryId, str]] = field(default_factory=set)
+    confirmed: list[tuple[str, int, EntryId, str]] = field(default_factory=list)
+    owed: list[tuple[str, int, EntryId]] = field(default_factory=list)
+    history: deque[list[object]] = field(default_factory=lambda: deque(maxlen=_HISTORY_MAX))
+
+    @property
+    def random(self) -> Random:
+        """The one source of chance."""
+        return self.scheduler.random
+
+    def chance(self, likelihood: float) -> bool:
+        """Whether a fault happens now."""
+        return likelihood > 0 and self.random.random() < likelihood
+
+    def append(self, entry: Outgoing) -> EntryId:
+        """One XADD."""
+        entry_id = self.log.append(entry)
+        self.scheduler.note("server", f"has {entry.shard}/{entry_id}: {_described(entry.fields)}")
+        self.changed()
+        return entry_id
+
+    def changed(self) -> None:
+        """Called after each change: what a server that loses its tail may go back to."""
+        if self.keeps_history:
+            self.history.append([_copied(stream) for stream in self.log.streams])
+
+    # --- what happens to it ------------------------------------------------------------------------------------
+
+    def next_due_ms(self) -> int | None:
+        """When the next late entry lands."""
+        return min((late.due_ms for late in self.late), default=None)
+
+    def land(self) -> None:
+        """Lets late entries land whose time has come."""
+        for late in [late for late in self.late if late.due_ms <= self.scheduler.now_ms]:
+            entry = late.entries.popleft()
+            self.scheduler.note(late.sender, "has an append that lands late")
+            entry_id = self.append(entry)
+            self.landed_late.add((entry.shard, entry_id, entry.fields[b"d"].decode()))
+            if all(actor.name != late.sender for actor in self.scheduler.actors):
+                self.hit("late append of a process that is gone")
+            late.due_ms += self.random.randint(0, self.late_ms)
+            if not late.entries:
+                self.late.remove(late)
+
+    def restart(self) -> None:
+        """All connections break, and what was under way on them is lost; what was acknowledged is there."""
+        self.scheduler.note("server", "restarts")
+        self.run += 1
+        self.late.clear()
+
+    def lose_tail(self) -> bool:
+        """Goes back to some earlier moment, but never to a shard without any entry; False when there is none."""
+        filled = [stream.last.sequence >= 0 for stream in self.log.streams]
+        moments = [
+            index
+            for index, moment in enumerate(self.history)
+            if all(bool(stream.entries) >= was for stream, was in zip(moment, filled, strict=True))  # type: ignore[attr-defined]
+        ]
+        if not moments:
+            return False
+        index = self.random.choice(moments)
+        lost = len(self.history) - 1 - index
+        self.log.streams = [_copied(stream) for stream in self.history[index]]  # type: ignore[misc]
+        for _ in range(lost):
+            self.history.pop()
+        self.scheduler.note("server", f"loses its last {lost} changes")
+        self.restart()
+        self._owe_lost()
+        return lost > 0
+
+    def _owe_lost(self) -> None:
+        kept = []
+        for name, shard, entry_id, digest in self.confirmed:
+            stream = self.log.streams[shard]
+            fields = stream.entries.get(entry_id)
+            first = next(iter(stream.entries), None)
+            if (fields is not None and digest_of(fields) == digest) or (first is not None and entry_id < first):
+                kept.append((name, shard, entry_id, digest))
+            else:
+                self.owed.append((name, shard, entry_id))
+        self.confirmed = kept
+
+
+def _copied(stream: object) -> object:
+    other = copy(stream)
+    other.entries = dict(stream.entries)  # type: ignore[attr-defined]
+    other.dead = dict(stream.dead)  # type: ignore[attr-defined]
+    other.advice = dict(stream.advice)  # type: ignore[attr-defined]
+    if (group := stream.group) is not None:  # type: ignore[attr-defined]
+        other.group = replace(group, pending=dict(group.pending), consumers=set(group.consumers))  # type: ignore[attr-defined]
+    return other
+
+
+def _described(fields: Mapping[bytes, bytes]) -> str:
+    if b"src" not in fields:
+        return "something foreign"
+    return b" ".join((fields[b"src"], fields[b"prev"], b"to", fields[b"pos"], b"n", fields[b"n"])).decode()
+
+
+class Connection:
+    """One client's connection: gone after each fault, made anew by the next request."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._run: int | None = None
+
+    def request(self, label: str, effect: Callable[[], T]) -> T:
+        """A request and its reply; others run before the effect and between the two."""
+        self.open(label)
+        result = effect()
+        self.close_reply(label)
+        return result
+
+    def open(self, label: str) -> None:
+        """The request is under way; on return it is about to take effect. Raises LogUnavailable."""
+        server = self.server
+        server.scheduler.step(label)
+        if server.down_until_ms > server.scheduler.now_ms:
+            self.lose("the server is down")
+        if self._run is None:
+            self._run = server.run
+        elif self._run != server.run:
+            self.lose("the connection broke")
+
+    def close_reply(self, label: str) -> None:
+        """The reply is under way; on return it is there. Raises LogUnavailable."""
+        server = self.server
+        server.scheduler.step(f"{label}: done")
+        if self._run != server.run:
+            self.lose("the connection broke before the reply")
+        if server.chance(server.faults.reply_lost):
+            server.hit("reply lost")
+            self.lose("the reply timed out")
+
+    def lose(self, why: str) -> None:
+        """Closes the connection and raises LogUnavailable."""
+        self._run = None
+        raise LogUnavailable(why)
+
+
+class SimulatedWriter:
+    """A producer's side of the log; `name` is the process."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self._name = name
+        self._real = server.log.writer()
+        self._connection = Connection(server)
+
+    def topology(self) -> Topology | None:
+        return self._connection.request("topology", self._real.topology)
+
+    def fetch(self, shard: int, entry_id: EntryId) -> RawEntry | None:
+        return self._connection.request(f"fetch {shard}/{entry_id}", lambda: self._real.fetch(shard, entry_id))
+
+    def extent(self, shard: int) -> Extent:
+        return self._connection.request("extent", lambda: self._real.extent(shard))
+
+    def backlog(self, shard: int) -> int:
+        return self._connection.request("backlog", lambda: self._real.backlog(shard))
+
+    def advice(self, source: str) -> dict[int, bytes]:
+        return self._connection.request("advice", lambda: self._real.advice(source))
+
+    def note(self, source: str, advice: Mapping[int, bytes]) -> None:
+        self._connection.request("note", lambda: self._note(source, advice))
+
+    def _note(self, source: str, advice: Mapping[int, bytes]) -> None:
+        for shard, text in advice.items():
+            self._real.note(source, {shard: text})
+            self._server.changed()
+
+    def append(self, entries: Sequence[Outgoing]) -> Appended:
+        server = self._server
+        try:
+            self._connection.open(f"append {len(entries)}")
+            if server.chance(server.faults.append_late):
+                self._give_up(entries)
+            if server.chance(server.faults.append_cut):
+                return self._cut(entries)
+            ids = [server.append(entry) for entry in entries]
+            self._connection.close_reply("append")
+        except LogUnavailable as fault:
+            return Appended([], fault)
+        return self._confirm(entries, Appended(ids))
+
+    def _give_up(self, entries: Sequence[Outgoing]) -> None:
+        """A timeout: some entries have landed, the others are going to, whatever happens to this process."""
+        server = self._server
+        landed = server.random.randint(0, len(entries))
+        for entry in entries[:landed]:
+            server.append(entry)
+        if landed < len(entries):
+            due_ms = server.scheduler.now_ms + server.random.randint(0, server.late_ms)
+            server.late.append(Late(due_ms, self._name, deque(entries[landed:])))
+        self._connection.lose("the append timed out")
+
+    def _cut(self, entries: Sequence[Outgoing]) -> Appended:
+        """The server refuses one entry and is well again before the pipeline ends."""
+        server = self._server
+        refused = server.random.randrange(len(entries))
+        ids = [server.append(entry) for entry in entries[:refused]]
+        for entry in entries[refused + 1 :]:
+            if server.chance(0.7):
+                server.append(entry)
+                server.hit("entry behind a refused one landed")
+        self._connection.close_reply("append")
+        return self._confirm(entries, Appended(ids, LogUnavailable("out of memory")))
+
+    def _confirm(self, entries: Sequence[Outgoing], appended: Appended) -> Appended:
+        for entry, entry_id in zip(entries, appended.ids, strict=False):
+            digest = entry.fields[b"d"].decode()
+            self._server.confirmed.append((self._name, entry.shard, entry_id, digest))
+        return appended
+
+
+class SimulatedReader:
+    """A worker's side of a shard's log."""
+
+    def __init__(self, server: Server, shard: int, consumer: str) -> None:
+        self._server = server
+        self._shard = shard
+        self._real: MemoryLogReader = server.log.reader(shard, consumer, self._wait)
+        self._connection = Connection(server)
+        self._delivered = EntryId(0, 0)
+
+    def topology(self) -> Topology | None:
+        return self._connection.request("topology", self._real.topology)
+
+    def extent(self) -> Extent:
+        return self._connection.request("extent", self._real.extent)
+
+    def attach(self, checkpoint: EntryId) -> EntryId:
+        self._delivered = self._connection.request(f"attach {checkpoint}", lambda: self._attach(checkpoint))
+        if self._delivered > checkpoint:
+            self._server.hit("attached behind what the group had delivered")
+        return self._delivered
+
+    def range(self, first: EntryId, last: EntryId, count: int) -> list[RawEntry]:
+        found = self._connection.request(
+            f"range {first} {last} {count}", lambda: self._real.range(first, last, count)
+        )
+        if found and first < last:
+            self._server.hit("redelivered" if last <= self._delivered else "hole filled by range")
+        return found
+
+    def read(
+        self, count: int, wait_ms: int, done: Sequence[EntryId], keep_from: EntryId | None
+    ) -> list[RawEntry]:
+        label = f"read {count}, done {len(done)}, keep from {keep_from}"
+        return self._connection.request(label, lambda: self._read(count, wait_ms, done, keep_from))
+
+    def bury(self, foreign: Foreign) -> None:
+        self._connection.request(f"bury {foreign.id}", lambda: self._real.bury(foreign))
+        self._server.changed()
+
+    def announce(self, role: str) -> None:
+        self._connection.request(f"announce {role}", lambda: self._real.announce(role))
+
+    def _attach(self, checkpoint: EntryId) -> EntryId:
+        delivered = self._real.attach(checkpoint)
+        self._server.changed()
+        return delivered
+
+    def _read(
+        self, count: int, wait_ms: int, done: Sequence[EntryId], keep_from: EntryId | None
+    ) -> list[RawEntry]:
+        """The commands of the pipeline take effect one after the other."""
+        held = len(self._server.log.streams[self._shard].entries)
+        self._real.read(0, 0, done, keep_from)
+        if len(self._server.log.streams[self._shard].entries) < held:
+            self._server.hit("trimmed")
+        self._server.changed()
+        self._connection.open("read goes on")
+        entries = self._real.read(count, wait_ms, (), None) if count else []
+        if entries:
+            self._server.changed()
+        return entries
+
+    def _wait(self, milliseconds: int) -> None:
+        self._server.scheduler.sleep(self._server.random.randint(1, milliseconds))
+        self._connection.open("read waits")
