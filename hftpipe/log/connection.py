@@ -167,6 +167,8 @@ _URL_OPTIONS: Final = frozenset(
 )
 """Others could switch on what must stay off (retries, another protocol) or TLS's checks off."""
 
+_URL_FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+
 _CONNECTIONS: Final[Mapping[str, Callable[..., AbstractConnection]]] = {
     "redis": Connection,
     "rediss": SSLConnection,
@@ -204,6 +206,13 @@ def _problem_of(parts: SplitResult) -> str | None:
             "after the host only the number of a database may follow",
         ),
         (_URL_OPTIONS.issuperset(options), f"of options it may only have {', '.join(sorted(_URL_OPTIONS))}"),
+        *(
+            (
+                all(Path(path).exists() for path in options.get(name, ())),
+                f"the file of its {name} is not there",
+            )
+            for name in _URL_FILES
+        ),
     )
     return next((problem for is_right, problem in checks if not is_right), None)
 

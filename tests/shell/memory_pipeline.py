@@ -105,7 +105,9 @@ class MemoryPipeline:
     def balances(self) -> dict[int, tuple[int, int, bool]]:
         """Account → available, held, locked."""
         return {
-            account: balance[:3] for store in self.stores for account, balance in sorted(store.balances.items())
+            account: balance[:3]
+            for store in self.stores
+            for account, balance in sorted(store.balances.items())
         }
 
     def outcomes(self) -> list[str]:

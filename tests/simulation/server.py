@@ -126,7 +126,9 @@ class Server:
             stream = self.log.streams[shard]
             fields = stream.entries.get(entry_id)
             first = next(iter(stream.entries), None)
-            if (fields is not None and digest_of(fields) == digest) or (first is not None and entry_id < first):
+            if (fields is not None and digest_of(fields) == digest) or (
+                first is not None and entry_id < first
+            ):
                 kept.append((name, shard, entry_id, digest))
             else:
                 self.owed.append((name, shard, entry_id))
@@ -203,7 +205,9 @@ class SimulatedWriter:
         return self._connection.request("topology", self._real.topology)
 
     def fetch(self, shard: int, entry_id: EntryId) -> RawEntry | None:
-        return self._connection.request(f"fetch {shard}/{entry_id}", lambda: self._real.fetch(shard, entry_id))
+        return self._connection.request(
+            f"fetch {shard}/{entry_id}", lambda: self._real.fetch(shard, entry_id)
+        )
 
     def extent(self, shard: int) -> Extent:
         return self._connection.request("extent", lambda: self._real.extent(shard))

@@ -97,11 +97,11 @@ class Settings:
 
     def __str__(self) -> str:
         on = [
-            f"{each.name}={value}" for each in fields(self.faults) if (value := getattr(self.faults, each.name))
+            f"{each.name}={value}"
+            for each in fields(self.faults)
+            if (value := getattr(self.faults, each.name))
         ]
-        plain = [
-            f"{each.name}={getattr(self, each.name)}" for each in fields(self) if each.name != "faults"
-        ]
+        plain = [f"{each.name}={getattr(self, each.name)}" for each in fields(self) if each.name != "faults"]
         return f"{', '.join(plain)}\nfaults: {', '.join(on) or 'none'}"
 
 

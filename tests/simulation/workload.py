@@ -13,7 +13,13 @@ Row = tuple[str, int, int | None, int]
 """Kind letter, account, tx, amount in ten-thousandths."""
 
 _WORDS = {"D": "deposit", "W": "withdrawal", "P": "dispute", "R": "resolve", "C": "chargeback"}
-_INVALID = ("transfer,1,1,1.0", "deposit,x,1,1.0", "deposit,1,1,-5", "withdrawal,1,1,", "deposit,1,1,1.00000001")
+_INVALID = (
+    "transfer,1,1,1.0",
+    "deposit,x,1,1.0",
+    "deposit,1,1,-5",
+    "withdrawal,1,1,",
+    "deposit,1,1,1.00000001",
+)
 
 
 @dataclass(slots=True)

@@ -275,7 +275,9 @@ def _words(pid: int, name: str) -> list[bytes]:
 # --- input ------------------------------------------------------------------------------------------------------
 
 
-def transactions(rows: int, accounts: int, *, seed: int, offset: int = 0, random_ids: bool = False) -> list[bytes]:
+def transactions(
+    rows: int, accounts: int, *, seed: int, offset: int = 0, random_ids: bool = False
+) -> list[bytes]:
     """Lines of a generated file, header first.
 
     offset: added to accounts and ids, so that sources do not touch each other. random_ids: ids in no order.

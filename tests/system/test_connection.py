@@ -212,6 +212,12 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_secret(url: str, form:
     assert SECRET not in "".join(map(repr, (caught.value, caught.value.__cause__, caught.value.__context__)))
 
 
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
+def test_a_url_that_names_a_missing_file_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"the file of its {option} is not there"):
+        UrlEndpoint(f"rediss://h?{option}=/nowhere/at/all.pem")
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -90,7 +90,9 @@ HOLDS_NOTHING = (
     "entry 1-2 was applied, but the log holds nothing of what was applied \\({}\\). "
     "Restore the server's append-only file"
 )
-MISSING = "entries 0/{} to 0/{} were appended and are missing from the log. Restore the server's append-only file"
+MISSING = (
+    "entries 0/{} to 0/{} were appended and are missing from the log. Restore the server's append-only file"
+)
 DAMAGED = (
     "entry 0/1-6 does not match its digest \\([0-9a-f]{32} written, [0-9a-f]{32} found\\): "
     "it was changed after it was appended. Restore the log from a copy"
@@ -141,7 +143,9 @@ def test_a_damage_under_a_working_worker_stops_its_shard_only(
         feed_of_stroke = Feed(stroke, row=feed.row)
         for first in (7, 9, 11):
             entry = feed_of_stroke.entry(first, first + 1)
-            stroke.execute_command("XADD", feed.key, "1-*", *(part for pair in entry.items() for part in pair))
+            stroke.execute_command(
+                "XADD", feed.key, "1-*", *(part for pair in entry.items() for part in pair)
+            )
         damage(stroke, feed)
         stroke.execute()
     assert_stopped(system, worker, reason)
@@ -180,7 +184,9 @@ def assert_refused(system: System) -> None:
     for words in (["worker"], ["ingest", system.folder / "some.csv"], ["up"]):
         (system.folder / "some.csv").write_text("type,client,tx,amount\ndeposit,1,1,1\n")
         told = system.run(*words, code=2).err
-        assert re.search(r"holds pipeline [0-9a-f]{16}, but the server of .* holds none under the prefix hft", told)
+        assert re.search(
+            r"holds pipeline [0-9a-f]{16}, but the server of .* holds none under the prefix hft", told
+        )
         assert "Start the right one, restore its append-only file, or use another --home" in told
 
 
@@ -263,9 +269,7 @@ def steal_all(client: "redis.Redis", key: str) -> None:
 
 
 @pytest.mark.parametrize("is_working", [False, True], ids=["stopped", "working"])
-@pytest.mark.parametrize(
-    "trouble", [destroy_group, rewind_group, forward_group, delete_consumers, steal_all]
-)
+@pytest.mark.parametrize("trouble", [destroy_group, rewind_group, forward_group, delete_consumers, steal_all])
 def test_whatever_becomes_of_the_group_nothing_is_lost_or_doubled(
     system: System, feed: Feed, trouble: Callable[["redis.Redis", str], object], is_working: bool
 ) -> None:
@@ -297,7 +301,11 @@ def test_late_duplicates_and_other_cuts_change_nothing(system: System, feed: Fee
     feed.add(feed.entry(14, 16, previous=2))
     system.drain()
     summary = system.summaries()[0]
-    assert (summary.checkpoint.totals.applied, summary.checkpoint.totals.refused, summary.checkpoint.totals.gaps) == (16, 0, 0)
+    assert (
+        summary.checkpoint.totals.applied,
+        summary.checkpoint.totals.refused,
+        summary.checkpoint.totals.gaps,
+    ) == (16, 0, 0)
     assert system.snapshots()[0].tables.balances[feed.account][0] == 160_000
     check(system)
 
