@@ -46,8 +46,8 @@ class WorkerLimits:
     """Entries taken from the log with one read."""
     commit_transactions_max: int = 65_536
     """Transactions in one commit."""
-    read_wait_ms: int = 1_000
-    """How long one read waits for an entry; a beat is never later than this."""
+    read_wait_ms: int = 250
+    """How long one read waits for an entry; a worker told to stop is not later than this."""
     lease_ms: int = 10_000
     """A stalled owner may be replaced when its beat has not moved for so long."""
     beat_ms: int = 2_000
