@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import redis
 
+from hftpipe.backoff import Backoff
 from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits, SupervisorLimits, WorkerLimits
 from hftpipe.core.entry import FORMAT
@@ -19,6 +20,7 @@ from hftpipe.embedded import ServerLimits, wait_until_stopped
 from hftpipe.errors import (
     HftpipeError,
     LogForeign,
+    LogUnavailable,
     PipelineMismatch,
     StoreDamaged,
     StoreUnavailable,
@@ -80,6 +82,20 @@ class Place:
         endpoint = self.endpoint
         return lambda: endpoint.connect(f"{self.prefix}:{name}", wait_ms=wait_ms)
 
+    def reconnector(self, name: str, wait_ms: int = 0) -> Callable[[], "redis.Redis"]:
+        """As `connector`, for what has found the server safe before: that it does not start now may pass."""
+        connect = self.connector(name, wait_ms)
+
+        def reconnect() -> "redis.Redis":
+            try:
+                return connect()
+            except (UsageError, LogUnavailable):
+                raise
+            except HftpipeError as error:
+                raise LogUnavailable(str(error)) from error
+
+        return reconnect
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -128,7 +144,7 @@ class Pipeline:
             create(path, self.topology, shard)
             return SqliteStore(path, world.reach)
 
-        connect = self.place.connector(f"worker:{shard}", limits.read_wait_ms)
+        connect = self.place.reconnector(f"worker:{shard}", limits.read_wait_ms)
         return ShardWorker(
             shard,
             self.topology,
@@ -158,7 +174,7 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
                 wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
                 topology = write_topology(client, place.keys, wanted)
         _check(place, topology, shards, stored)
-        with closing(RedisLogWriter(place.connector("ingest"), place.keys, topology)) as log:
+        with closing(RedisLogWriter(place.reconnector("ingest"), place.keys, topology)) as log:
             yield Pipeline(place, topology, log)
 
 
@@ -218,6 +234,21 @@ def supervisor(
         report=report,
         limits=bounds,
     )
+
+
+def wait_for_server(place: Place, stop: threading.Event, report: Callable[[str], None]) -> None:
+    """Returns when the server answers, or when told to stop: a worker outlasts a server that is away."""
+    limits = WorkerLimits()
+    backoff = Backoff(limits.retry_first_ms, limits.retry_max_ms, Random().random)
+    while not stop.is_set():
+        try:
+            place.connector("setup")().close()
+        except LogUnavailable as fault:
+            wait_ms = backoff.next_ms()
+            report(f"{fault}. Trying again in {wait_ms} ms")
+            stop.wait(wait_ms / 1000)
+        else:
+            return
 
 
 def stored_summary(home: Path) -> ShardSummary | None:

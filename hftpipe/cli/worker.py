@@ -44,9 +44,12 @@ def worker(
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.errors import UsageError
     from hftpipe.faults import planted_here
-    from hftpipe.wiring import open_pipeline
+    from hftpipe.wiring import open_pipeline, wait_for_server
 
     stop = stop_on_signals()
+    wait_for_server(place, stop, say)
+    if stop.is_set():
+        return
     with open_pipeline(place) as pipeline:
         shards = sorted({*single, *(several or ())}) or list(range(pipeline.topology.shards))
         if shards[-1] >= pipeline.topology.shards:

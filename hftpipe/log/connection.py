@@ -271,7 +271,8 @@ def translate(error: exceptions.RedisError, place: str = "the log's server") -> 
     the server does not let us in or do it; a plain HftpipeError for what should not happen.
     """
     code = _code_of(error)
-    told = f"{place}: {code + ' ' if code and not str(error).startswith(code) else ''}{error}"
+    text = str(error).rstrip(".")
+    told = f"{place}: {code + ' ' if code and not text.startswith(code) else ''}{text}"
     if code in _ADVICE:
         told = f"{told}; {_ADVICE[code]}"
     if isinstance(error, exceptions.MaxConnectionsError):
