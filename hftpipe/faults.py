@@ -34,7 +34,8 @@ def _kill() -> None:
 
 
 def _stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # To this thread: sent to the process, another thread takes it, and this one runs on for a while.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _fail() -> None:
@@ -73,7 +74,7 @@ def planted(text: str) -> Callable[[str], None]:
 def _parse(text: str) -> tuple[tuple[str, int], Callable[[], None]]:
     point, _, rest = text.strip().partition(":")
     count, _, action = rest.partition(":")
-    if point not in POINTS or not count.isdecimal() or action not in _ACTIONS:
+    if point not in POINTS or not count.isdecimal() or not int(count) or action not in _ACTIONS:
         raise UsageError(
             f"{VARIABLE}={text!r} is not <point>:<n>:<action>; points: {', '.join(sorted(POINTS))}; "
             f"actions: {', '.join(_ACTIONS)}"

@@ -33,6 +33,7 @@ class InvalidFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._source = ""
+        self._standing: set[int] = set()
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
             first = self._file.readline()
@@ -42,6 +43,7 @@ class InvalidFile:
             self._file.write(_rendered(HEADER))
             self._file.flush()
         elif first != _rendered(HEADER):
+            self._file.close()
             raise UsageError(f"{path} is there and is no report of invalid rows. Name another file")
 
     def begin(self, source: str, after_line: int) -> None:
@@ -49,8 +51,16 @@ class InvalidFile:
         self._file.seek(0)
         self._file.readline()
         end = self._file.tell()
-        while line := self._file.readline():
-            if not _is_behind(line, source, after_line):
+        behind: set[int] = set()
+        self._standing.clear()
+        # Half a row was cut off by a kill, and is the last one: it goes.
+        while (row := self._file.readline()).endswith(b"\n"):
+            if (line := _line_of(row, source)) > after_line:
+                behind.add(line)
+            else:
+                # Rows before those of another source cannot be cut off: they stay, and are not added again.
+                self._standing |= behind
+                behind.clear()
                 end = self._file.tell()
         self._file.seek(end)
         self._file.truncate()
@@ -58,7 +68,9 @@ class InvalidFile:
     def add(self, invalid: Sequence[Invalid]) -> None:
         if invalid:
             rows = [
-                _rendered((self._source, row.line, row.field, row.reason, row.content)) for row in invalid
+                _rendered((self._source, row.line, row.field, row.reason, row.content))
+                for row in invalid
+                if row.line not in self._standing
             ]
             self._file.write(b"".join(rows))
             self._file.flush()
@@ -92,12 +104,11 @@ class InvalidLines:
         """Nothing to let go of."""
 
 
-def _is_behind(line: bytes, source: str, after_line: int) -> bool:
-    """Whether a reported row comes from that source, behind that line; half a row was cut off by a kill."""
-    if not line.endswith(b"\n"):
-        return True
-    row = next(csv.reader([line.decode()]))
-    return row[0] == _guarded(source) and int(row[1]) > after_line
+def _line_of(row: bytes, source: str) -> int:
+    """The line of that source that a row reports; 0 for a row of another source, or of somebody else's."""
+    cells = next(csv.reader([row.decode("utf-8", "replace")]))
+    is_ours = len(cells) == len(HEADER) and cells[0] == _guarded(source) and cells[1].isdecimal()
+    return int(cells[1]) if is_ours else 0
 
 
 def _rendered(cells: Sequence[object]) -> bytes:
@@ -107,5 +118,6 @@ def _rendered(cells: Sequence[object]) -> bytes:
 
 
 def _guarded(text: str) -> str:
-    """No spreadsheet shall take a cell for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """One line, that no spreadsheet shall take for a formula."""
+    line = text.replace("\n", "\\n")
+    return f"'{line}" if line.startswith(("=", "+", "-", "@", "\t", "\r")) else line

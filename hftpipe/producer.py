@@ -132,6 +132,7 @@ class Producer:
                 shard: _write_note(mark, self._anchors.get(shard)) for shard in range(self._topology.shards)
             }
             self._patiently(self._log.note, self.source, advice)
+            self._backoff.reset()
 
     def _pieces(self, batch: Batch) -> list[tuple[int, Batch]]:
         """The rows not confirmed yet, by shard, cut into entries."""
@@ -156,6 +157,8 @@ class Producer:
             self._anchors[shard] = Anchor(piece.rows[-1], entry_id, entry.fields[b"d"].decode())
             self._room[shard] -= 1
         self.appended_entries += len(appended.ids)
+        if appended.ids:
+            self._backoff.reset()  # not after a look at the log: a full server answers those, and refuses writes
         return appended
 
     def _position(self, shard: int) -> int:
@@ -186,12 +189,9 @@ class Producer:
         """The result of an attempt, made again after each passing fault."""
         while True:
             try:
-                result = attempt(*args, **kwargs)
+                return attempt(*args, **kwargs)
             except PassingFault as fault:
                 self._recover(fault)
-            else:
-                self._backoff.reset()
-                return result
 
     def _recover(self, fault: PassingFault) -> None:
         """Waits until the log answers again, and makes sure that it still holds what it had confirmed."""
@@ -249,8 +249,9 @@ class Producer:
         extent = self._log.extent(shard)
         if extent.first is not None and anchor.id < extent.first:
             return ""  # applied and trimmed
+        # Others may have appended since: what is there above the loss does not show where it began.
         first = anchor.id if extent.last is None else min(extent.last.moved(1), anchor.id)
-        return f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position})"
+        return f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position}) and perhaps some before it"
 
 
 def _fitting_part(window: list[tuple[int, Batch]], room: Sequence[int]) -> list[tuple[int, Batch]]:

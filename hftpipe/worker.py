@@ -144,7 +144,7 @@ class ShardWorker:
         if seen.owner == self._world.owner:
             self._epoch = seen.epoch  # also when the answer to `take` was lost
             return True
-        if self._epoch is not None:
+        if self._epoch not in {None, seen.epoch}:  # equal: our own release was written, and its answer lost
             raise Fenced(f"shard {self._shard} was taken over by {seen.owner or 'another worker'}")
         return False
 
@@ -168,6 +168,7 @@ class ShardWorker:
             state = self._attach(store, self._epoch)
             self._work(store, state, backoff)
         except ShardStopped as stop:
+            store.beat(self._epoch)  # Fenced: the new owner has trimmed what is missing here, and all is well
             store.release(self._epoch, stopped=str(stop))
             raise
         store.release(self._epoch)

@@ -1,5 +1,6 @@
 """The real ingest and the real workers over memory adapters: a whole pipeline in one thread."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -8,12 +9,15 @@ from hftpipe.config import IngestLimits, WorkerLimits
 from hftpipe.ingest import Summary, ingest
 from hftpipe.invalid_report import InvalidReport
 from hftpipe.log.memory import MemoryLog
-from hftpipe.ports import Topology
+from hftpipe.ports import LogWriter, Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.source.file import FileSource
 from hftpipe.store.memory import MemoryStore
 from hftpipe.validation import CsvValidator, Invalid, JsonlValidator, Rounding
 from hftpipe.worker import ShardWorker, World
+
+INGEST_LIMITS = IngestLimits()
+WORKER_LIMITS = WorkerLimits()
 
 
 class StillClock:
@@ -41,7 +45,7 @@ class CollectedReport(InvalidReport):
     def begin(self, source: str, after_line: int) -> None:
         self.rows = [row for row in self.rows if row.line <= after_line]
 
-    def add(self, invalid: list[Invalid]) -> None:
+    def add(self, invalid: Sequence[Invalid]) -> None:
         self.rows += invalid
 
 
@@ -61,12 +65,16 @@ class MemoryPipeline:
         path: Path,
         *,
         rounding: Rounding = Rounding.REJECT,
-        limits: IngestLimits = IngestLimits(),
+        limits: IngestLimits = INGEST_LIMITS,
         source: str = "",
+        log: LogWriter | None = None,
+        report: InvalidReport | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        summary: Summary | None = None,
     ) -> Summary:
         """Appends a file, CSV or .jsonl."""
         jsonl = path.suffix == ".jsonl"
-        summary = Summary()
+        summary = summary if summary is not None else Summary()
         with FileSource(path, has_header=not jsonl) as file:
             validator = (
                 JsonlValidator(rounding=rounding)
@@ -76,20 +84,27 @@ class MemoryPipeline:
             producer = Producer(
                 source or file.name,
                 self.topology,
-                log=self.log.writer(),
+                log=log if log is not None else self.log.writer(),
                 surroundings=Surroundings(self.clock, Random(1), lambda: False, self.lines.append),
                 limits=limits,
                 resumable=True,
             )
-            ingest(file, validator, producer, summary=summary, report=self.report, stopping=lambda: False)
+            ingest(
+                file,
+                validator,
+                producer,
+                summary=summary,
+                report=report if report is not None else self.report,
+                stopping=stopping,
+            )
         return summary
 
-    def work(self, limits: WorkerLimits = WorkerLimits()) -> None:
+    def work(self, limits: WorkerLimits = WORKER_LIMITS) -> None:
         """Applies everything that was appended."""
         for shard in range(self.topology.shards):
             self.worker(shard, limits=limits).run()
 
-    def worker(self, shard: int, owner: str = "worker", limits: WorkerLimits = WorkerLimits()) -> ShardWorker:
+    def worker(self, shard: int, owner: str = "worker", limits: WorkerLimits = WORKER_LIMITS) -> ShardWorker:
         """The worker of one shard."""
         world = World(self.clock, owner, lambda _: False, lambda: False, self.lines.append, Random(1))
         return ShardWorker(

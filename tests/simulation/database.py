@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Database:
-    """One shard's database file. `locked_by` is inside a transaction.
+    """One shard's database file. `locked_by` is inside a transaction. `epochs`: the last one of each owner.
 
     committed: called after each commit took effect. broke: takes a violation. hit: takes the name of a situation
     that has occurred.
@@ -32,7 +32,7 @@ class Database:
     committed: Callable[[Commit], None]
     busy_until_ms: int = 0
     locked_by: Actor | None = None
-    fenced: set[str] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
 
     def fails(self, likelihood: float) -> bool:
         """Whether a fault happens now."""
@@ -72,9 +72,15 @@ class SimulatedStore:
         return self._read(f"anchors below {below}", lambda: self._real.anchors(below, min(count, 3)))
 
     def take(self, owner: str, seen: Ownership) -> int | None:
-        epoch = self._write("take", lambda: self._real.take(owner, seen))
+        epoch = self._write("take", lambda: self._take(owner, seen))
         if epoch is not None and "stood by" in self._database.scheduler.current.notes:
             self._database.hit("stood by and took over")
+        return epoch
+
+    def _take(self, owner: str, seen: Ownership) -> int | None:
+        epoch = self._real.take(owner, seen)
+        if epoch is not None:
+            self._database.epochs[owner] = epoch
         return epoch
 
     def beat(self, epoch: int) -> None:

@@ -21,7 +21,8 @@ class Killed(greenlet.GreenletExit):
 class Actor:
     """A simulated process.
 
-    wake_ms: it does not run before. slowness_ms: each of its steps takes up to so long. fault: what it died of.
+    wake_ms: it does not run before. slowness_ms: each of its steps takes up to so long. at: its last step.
+    fault: what it died of.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Actor:
     paused: bool = False
     is_killed: bool = False
     is_over: bool = False
+    at: str = "its start"
     fault: BaseException | None = None
     notes: set[str] = field(default_factory=set)
 
@@ -66,6 +68,7 @@ class Scheduler:
         if actor.is_killed:
             raise Killed
         self.note(actor.name, label)
+        actor.at = label
         if actor.slowness_ms:
             actor.wake_ms = self.now_ms + int(self.random.random() * actor.slowness_ms)
         self._main.switch()

@@ -3,6 +3,7 @@
 Everything is kept by a `MemoryLog`; what is here stands between it and the product.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar
 
-from hftpipe.core.entry import EntryId, Foreign, RawEntry, digest_of
+from hftpipe.core.entry import EntryId, Foreign, RawEntry
 from hftpipe.errors import LogUnavailable
 from hftpipe.log.memory import MemoryLog, MemoryLogReader
 from hftpipe.ports import Appended, Extent, Outgoing, Topology
@@ -19,6 +20,7 @@ from tests.simulation.settings import Faults
 
 T = TypeVar("T")
 
+_LOST = re.compile(r"(\d+)/(?:(\d+-\d+) to \d+/)?(\d+-\d+) \([^)]*\)( and [a-z ]*some before it)?")
 _HISTORY_MAX = 60
 """Changes that a server which loses its tail may lose."""
 
@@ -33,25 +35,40 @@ class Late:
 
 
 @dataclass(slots=True)
+class Confirmed:
+    """An entry of which its sender, a process, was told that it is durable.
+
+    is_lost: it is no longer. is_settled: its sender has spoken of a loss that may have been its.
+    """
+
+    sender: str
+    shard: int
+    id: EntryId
+    fields: Mapping[bytes, bytes]
+    is_lost: bool = False
+    is_settled: bool = False
+
+
+@dataclass(slots=True)
 class Server:
     """One server. `run` counts its starts: a connection belongs to one of them.
 
-    confirmed: who was told that an entry is durable, and is owed a word if it is lost. landed_late: entries whose
-    sender had given them up. hit: takes the name of a situation that has occurred.
+    landed_late: entries whose sender had given them up. confirmed: entries whose sender was told that they are
+    durable. hit: takes the name of a situation that has occurred. broke: takes a violation.
     """
 
     log: MemoryLog
     scheduler: Scheduler
     faults: Faults
     hit: Callable[[str], None]
+    broke: Callable[[str], None]
     late_ms: int
     keeps_history: bool
     run: int = 1
     down_until_ms: int = 0
     late: list[Late] = field(default_factory=list)
     landed_late: set[tuple[int, EntryId, str]] = field(default_factory=set)
-    confirmed: list[tuple[str, int, EntryId, str]] = field(default_factory=list)
-    owed: list[tuple[str, int, EntryId]] = field(default_factory=list)
+    confirmed: list[Confirmed] = field(default_factory=list)
     history: deque[list[object]] = field(default_factory=lambda: deque(maxlen=_HISTORY_MAX))
 
     @property
@@ -117,22 +134,38 @@ class Server:
             self.history.pop()
         self.scheduler.note("server", f"loses its last {lost} changes")
         self.restart()
-        self._owe_lost()
+        for entry in self.confirmed:
+            entry.is_lost = entry.is_lost or not self._holds(entry)
         return lost > 0
 
-    def _owe_lost(self) -> None:
-        kept = []
-        for name, shard, entry_id, digest in self.confirmed:
-            stream = self.log.streams[shard]
-            fields = stream.entries.get(entry_id)
-            first = next(iter(stream.entries), None)
-            if (fields is not None and digest_of(fields) == digest) or (
-                first is not None and entry_id < first
-            ):
-                kept.append((name, shard, entry_id, digest))
-            else:
-                self.owed.append((name, shard, entry_id))
-        self.confirmed = kept
+    def _holds(self, entry: Confirmed) -> bool:
+        """Whether the log holds an entry, or held it before it was trimmed."""
+        entries = self.log.streams[entry.shard].entries
+        first = next(iter(entries), entry.id)
+        return entry.id < first or entries.get(entry.id) == entry.fields
+
+    def confirm(self, sender: str, entries: Sequence[Outgoing], ids: Sequence[EntryId]) -> None:
+        """A process is told that its entries are durable; by now it has said which others were lost."""
+        for lost in self.confirmed:
+            if lost.is_lost and not lost.is_settled and lost.sender == sender:
+                self.broke(f"I12: {sender} goes on and has not said that {lost.shard}/{lost.id} was lost")
+        for entry, entry_id in zip(entries, ids, strict=False):
+            self.confirmed.append(Confirmed(sender, entry.shard, entry_id, dict(entry.fields)))
+
+    def settle(self, sender: str, line: str) -> None:
+        """A process has said what was lost; one that begins again sends everything anew."""
+        said = {int(shard): ("" if before else first, last) for shard, first, last, before in _LOST.findall(line)}
+        begins_again = "Beginning again" in line
+        for entry in self.confirmed:
+            if entry.sender == sender and (entry.shard in said or begins_again):
+                if entry.is_lost and not entry.is_settled and not begins_again:
+                    self._check_said(entry, *said[entry.shard])
+                entry.is_settled = True
+
+    def _check_said(self, lost: Confirmed, first: str, last: str) -> None:
+        if not (first and EntryId.parse(first) > lost.id) and lost.id <= EntryId.parse(last):
+            return
+        self.broke(f"I12: {lost.sender} has said that {first} to {last} was lost, so was {lost.shard}/{lost.id}")
 
 
 def _copied(stream: object) -> object:
@@ -234,11 +267,15 @@ class SimulatedWriter:
                 self._give_up(entries)
             if server.chance(server.faults.append_cut):
                 return self._cut(entries)
-            ids = [server.append(entry) for entry in entries]
-            self._connection.close_reply("append")
+            return self._land(entries)
         except LogUnavailable as fault:
             return Appended([], fault)
-        return self._confirm(entries, Appended(ids))
+
+    def _land(self, entries: Sequence[Outgoing]) -> Appended:
+        ids = [self._server.append(entry) for entry in entries]
+        self._connection.close_reply("append")
+        self._server.confirm(self._name, entries, ids)
+        return Appended(ids)
 
     def _give_up(self, entries: Sequence[Outgoing]) -> None:
         """A timeout: some entries have landed, the others are going to, whatever happens to this process."""
@@ -261,13 +298,8 @@ class SimulatedWriter:
                 server.append(entry)
                 server.hit("entry behind a refused one landed")
         self._connection.close_reply("append")
-        return self._confirm(entries, Appended(ids, LogUnavailable("out of memory")))
-
-    def _confirm(self, entries: Sequence[Outgoing], appended: Appended) -> Appended:
-        for entry, entry_id in zip(entries, appended.ids, strict=False):
-            digest = entry.fields[b"d"].decode()
-            self._server.confirmed.append((self._name, entry.shard, entry_id, digest))
-        return appended
+        server.confirm(self._name, entries, ids)
+        return Appended(ids, LogUnavailable("out of memory"))
 
 
 class SimulatedReader:

@@ -52,6 +52,7 @@ OFTEN = Faults(
 )
 TAIL_LOST = 0.012
 NONE = Faults()
+_KEEPS_ALL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,12 @@ class Settings:
         return f"{', '.join(plain)}\nfaults: {', '.join(on) or 'none'}"
 
 
-def settings_of(seed: int, *, loses_tail: bool | None = None) -> Settings:
-    """The settings that a seed stands for; every third one has a log that loses its tail, unless told."""
+def settings_of(seed: int, *, loses_tail: bool | None = None, trims_lost: bool = False) -> Settings:
+    """The settings that a seed stands for; every third one has a log that loses its tail, unless told.
+
+    trims_lost: a log that loses its tail may be trimmed, too; else only the others are. A producer cannot tell an
+    entry that was trimmed from one that was lost, when others have appended and been trimmed since.
+    """
     random = Random(seed)
     loses_tail = seed % 3 == 2 if loses_tail is None else loses_tail
     share = random.choice((0.2, 0.5, 0.5, 0.8))
@@ -114,6 +119,7 @@ def settings_of(seed: int, *, loses_tail: bool | None = None) -> Settings:
     if loses_tail:
         chosen["tail_lost"] = TAIL_LOST
     lease_ms = random.choice((30, 100, 400))
+    retain_entries = random.choice((0, 2, _KEEPS_ALL))
     return Settings(
         seed=seed,
         loses_tail=loses_tail,
@@ -143,6 +149,6 @@ def settings_of(seed: int, *, loses_tail: bool | None = None) -> Settings:
             standby_poll_ms=max(1, lease_ms // 10),
             retry_first_ms=random.choice((1, 20)),
             retry_max_ms=random.choice((20, 200)),
-            retain_entries=random.choice((0, 2, 10_000)),
+            retain_entries=_KEEPS_ALL if loses_tail and not trims_lost else retain_entries,
         ),
     )

@@ -1,19 +1,19 @@
 """The world of one run: a server, a database per shard, sources, and the processes of the product among them."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from hftpipe.core.commit import Commit
-from hftpipe.core.entry import FORMAT, EntryId, decode
+from hftpipe.core.entry import FORMAT, digest_of
+from hftpipe.core.snapshot import Snapshot
 from hftpipe.core.transaction import Batch
-from hftpipe.errors import Fenced, Interrupted, TailLost
 from hftpipe.ingest import Summary, ingest
 from hftpipe.log.memory import MemoryLog
-from hftpipe.ports import Outgoing, Topology
+from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
+from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
 from hftpipe.worker import ShardWorker, World
 from tests.simulation.database import Database, SimulatedStore
@@ -22,7 +22,6 @@ from tests.simulation.server import Server, SimulatedReader, SimulatedWriter
 from tests.simulation.settings import Settings
 from tests.simulation.workload import FileReader, LiveReader, Report, SimulatedFile, Text, text_of
 
-_RANGE = re.compile(r"(\d+)/\d+-\d+ to \d+/(\d+-\d+) ")
 _UNIX_MS = 1_700_000_000_000
 
 
@@ -46,16 +45,32 @@ class SimulatedClock:
 class Command:
     """What somebody starts again whenever it has ended: `body` is one life of it, under a name of its own.
 
-    is_service: it is not meant to end. is_done: its last life ended because there was nothing left to do.
+    is_service: it is not meant to end. is_live: what it reads cannot be read again. is_done: its last life ended
+    because there was nothing left to do. given_up: its process hangs, and another one is to be started. is_beside: a
+    former life is not over yet; was_beside: that has been so some time.
     """
 
     name: str
     body: Callable[["Command", str], None]
     is_service: bool = False
+    is_live: bool = False
+    given_up: bool = False
+    is_beside: bool = False
+    was_beside: bool = False
     is_done: bool = False
     stop: bool = False
     lives: int = 0
     actor: Actor | None = None
+
+    @property
+    def life(self) -> str:
+        """The name of the life that it is in."""
+        return f"{self.name}.{self.lives}"
+
+    def end(self, life: str) -> None:
+        """A life has ended, without a fault."""
+        if life == self.life:
+            self.is_done = not self.stop
 
 
 @dataclass(slots=True)
@@ -114,9 +129,15 @@ class SimulatedWorld:
         self.commands = self._commands()
 
     @property
-    def snapshots(self) -> list:
+    def snapshots(self) -> list[Snapshot]:
         """All databases as they are now."""
         return [database.store.snapshot() for database in self.databases]
+
+    def is_applied(self, shard: int) -> bool:
+        """Whether the database stands at the log's last entry, as that is now."""
+        stream, checkpoint = self.server.log.streams[shard], self.databases[shard].store.checkpoint()
+        fields = stream.entries.get(checkpoint.id)
+        return checkpoint.id == stream.last and (fields is None or digest_of(fields) == checkpoint.digest)
 
     def hit(self, situation: str) -> None:
         """Remembers that a situation has occurred."""
@@ -165,14 +186,17 @@ class SimulatedWorld:
     # --- its processes -----------------------------------------------------------------------------------------
 
     def _file_command(self, file: SimulatedFile, name: str) -> Command:
-        report = Report(self.scheduler.step)
-        self.reports.append((file, report))
+        reports: list[Report] = []
 
         def live(command: Command, life: str) -> None:
+            if command.is_beside or not reports:  # two processes at once do not write one file
+                reports.append(Report(self.scheduler.step))
+                self.reports.append((file, reports[-1]))
+            report = reports[-1]
             reader = FileReader(file, self.random, self.settings.block_bytes_max, self.scheduler.step)
             producer = self._producer(command, file.name, life, resumable=True)
             self._ingest(command, reader, file.text, producer, report)
-            command.is_done = not command.stop
+            command.end(life)
 
         return Command(name, live)
 
@@ -184,9 +208,9 @@ class SimulatedWorld:
             feed.reader = LiveReader(life, text, self.random, lambda: self.scheduler.sleep(self.random.randint(0, 30)))
             producer = self._producer(command, life, life, resumable=False)
             self._ingest(command, feed.reader, text, producer, Report(self.scheduler.step))
-            command.is_done = not command.stop
+            command.end(life)
 
-        return Command(f"live-{number}", live)
+        return Command(f"live-{number}", live, is_live=True)
 
     def _producer(self, command: Command, source: str, life: str, *, resumable: bool) -> Producer:
         producer = ObservedProducer(
@@ -206,7 +230,7 @@ class SimulatedWorld:
         producer.acknowledged = self._acknowledge
         return producer
 
-    def _ingest(self, command: Command, reader, text: Text, producer: Producer, report: Report) -> None:
+    def _ingest(self, command: Command, reader: Source, text: Text, producer: Producer, report: Report) -> None:
         ingest(
             reader, text.validator(), producer, summary=Summary(), report=report, stopping=lambda: command.stop
         )
@@ -251,6 +275,13 @@ class SimulatedWorld:
             self.scheduler.current.notes.add("stood by")
         if "the log lost entries" in line:
             self.server.settle(life, line)
+
+    def fenced(self, life: str) -> None:
+        """A worker has ended because it was replaced: somebody must have replaced it."""
+        self.hit("zombie fenced")
+        for database in self.databases:
+            if (epoch := database.epochs.get(life)) and database.store.ownership().epoch <= epoch:
+                self.broke(f"I5: {life} says that it was replaced, and nobody has taken over")
 
     def _look(self, shard: int, commit: Commit) -> None:
         """After each commit: what can be seen at a glance, and which situations its entries were in."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 
 import redis
@@ -14,8 +15,12 @@ from tests.system.support import SHARDS
 
 
 def accounts_of(shard: int) -> Iterator[int]:
-    """Accounts that belong to a shard."""
-    return (account for account in count(1) if shard_of(account, SHARDS) == shard)
+    """Accounts that belong to a shard, and are in no generated file."""
+    return (account for account in count(1_000_000) if shard_of(account, SHARDS) == shard)
+
+
+IDS_FROM = 1_000_000_000
+"""Above the ids of every generated file."""
 
 
 @dataclass
@@ -32,14 +37,14 @@ class Feed:
     def key(self) -> str:
         return Keys("hft").log(self.shard)
 
-    @property
+    @cached_property
     def account(self) -> int:
         return next(accounts_of(self.shard))
 
     def entry(self, first: int, last: int, previous: int | None = None) -> dict[bytes, bytes]:
         """The fields of an entry with the rows from first to last."""
         rows = list(range(first, last + 1))
-        txs = [self.shard * 1_000_000 + row for row in rows]
+        txs = [IDS_FROM + row for row in rows]
         batch = Batch("D" * len(rows), [self.account] * len(rows), txs, [10_000] * len(rows), rows)
         return encode(self.source, first - 1 if previous is None else previous, batch, 1_700_000_000_000)
 

@@ -30,7 +30,7 @@ WAIT_S = 40.0
 SHARDS = 4
 
 Row = tuple[str, int, str, int, int | None, int, str]
-"""Source, row, kind, account, tx, amount, outcome."""
+"""Source's file name, row, kind, account, tx, amount, outcome."""
 
 
 def wait_for(condition: Callable[[], object], what: str, wait_s: float = WAIT_S) -> None:
@@ -106,6 +106,7 @@ class System:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     started: list[Running] = field(default_factory=list)
+    clients: list["redis.Redis"] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -190,6 +191,11 @@ class System:
         with closing(redis.Redis(unix_socket_path=str(socket_path(self.home)))) as client:
             yield client
 
+    def lasting_client(self) -> "redis.Redis":
+        """A client for as long as the test lasts."""
+        self.clients.append(redis.Redis(unix_socket_path=str(socket_path(self.home))))
+        return self.clients[-1]
+
     def server_pids(self) -> list[int]:
         """Servers of this home: the processes that have its lock file open, but for keepers."""
         keepers = set(self.keeper_pids())
@@ -251,6 +257,10 @@ class System:
             return not self.pids()
 
         wait_for(is_over, "the end of all processes")
+        for running in self.started:
+            running.process.wait()
+        for client in self.clients:
+            client.close()
 
 
 def kill(pids: Iterable[int], number: signal.Signals = signal.SIGKILL) -> None:
@@ -308,7 +318,7 @@ def decided(shard: Snapshot) -> list[Row]:
         txs = batch.txs or [None] * len(batch)
         columns = zip(batch.rows, batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
         rows += [
-            (record.source, *cells, reasons.get(index, "applied"))
+            (Path(record.source).name, *cells, reasons.get(index, "applied"))
             for index, cells in enumerate(columns)
             if index >= outcomes.get("skipped", 0)
         ]
@@ -316,14 +326,14 @@ def decided(shard: Snapshot) -> list[Row]:
 
 
 def essence(shards: Iterable[Snapshot]) -> list[tuple[object, ...]]:
-    """What must not depend on how the input was cut, or on who was killed when."""
+    """What must not depend on the folder, on how the input was cut, or on who was killed when."""
     return [
         (
             shard.shard,
             {account: balance[:3] for account, balance in shard.tables.balances.items()},
             sorted(shard.tables.transactions),
             dict(shard.tables.disputes),
-            dict(shard.tables.sources),
+            {Path(source).name: position for source, position in shard.tables.sources.items()},
             decided(shard),
         )
         for shard in shards

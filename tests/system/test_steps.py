@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.support import System, check, essence, transactions, wait_for
+from tests.system.support import System, check, decided, essence, transactions, wait_for
 
 ROWS = 3_000
 PARTS = 3
@@ -35,10 +35,10 @@ def write(system: System, lines: list[bytes], part: int) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
-    """What an undisturbed system makes of the file, but for the source's name."""
+    """What an undisturbed system makes of the file."""
     system = System(tmp_path_factory.mktemp("s"))
     try:
-        system.ingest(write(system, lines, PARTS), "--source", "input")
+        system.ingest(write(system, lines, PARTS))
         system.drain()
         return essence(check(system))
     finally:
@@ -52,18 +52,30 @@ def ended_by_fault(system: System, *words: object, fault: str) -> int | None:
     return process.code
 
 
-@pytest.mark.parametrize("occurrence", [1, 2])
 @pytest.mark.parametrize("point", INGEST_POINTS)
 def test_an_ingest_killed_at_a_step_loses_and_doubles_nothing(
-    system: System, lines: list[bytes], expected: list[tuple[object, ...]], point: str, occurrence: int
+    system: System, lines: list[bytes], expected: list[tuple[object, ...]], point: str
 ) -> None:
-    """Killed in each part of a growing file, and at the second append of one too large for a single block."""
-    fault = f"{point}:{occurrence}:kill"
-    for part in range(1, PARTS + 1):
-        ended_by_fault(system, "ingest", write(system, lines, part), "--source", "input", fault=fault)
-    system.ingest(system.folder / "input.csv", "--source", "input")
+    """Killed in the first append of a file, and in the first that its growth makes necessary."""
+    for part in (1, PARTS):
+        path = write(system, lines, part)
+        assert ended_by_fault(system, "ingest", path, fault=f"{point}:1:kill") == -9
+    system.ingest(path)
     system.drain()
     assert essence(check(system)) == expected
+
+
+@pytest.mark.parametrize("point", INGEST_POINTS)
+def test_the_second_of_two_files_is_resumed_too(system: System, lines: list[bytes], point: str) -> None:
+    """Killed at the append behind those of the first file's four shards: the first is not appended again."""
+    first, second = write(system, lines, 1), system.folder / "second.csv"
+    second.write_bytes(lines[0] + b"".join(lines[-5:]))
+    assert ended_by_fault(system, "ingest", first, second, fault=f"{point}:5:kill") == -9
+    assert "durable 5\n" in system.ingest(first, second).err
+    system.drain()
+    check(system)
+    rows = [row for shard in system.snapshots() for row in decided(shard)]
+    assert len(rows) == ROWS // PARTS + 5
 
 
 @pytest.mark.parametrize("point", WORKER_POINTS)
@@ -72,23 +84,18 @@ def test_a_worker_killed_at_a_step_loses_and_doubles_nothing(
 ) -> None:
     """Killed at the first and at later occurrences, with new input between, and finished by a last one."""
     for part in range(1, PARTS + 1):
-        system.ingest(write(system, lines, part), "--source", "input")
+        system.ingest(write(system, lines, part))
         code = ended_by_fault(system, "worker", "--until-idle", fault=f"{point}:{part}:kill")
-        assert code == (-9 if part <= reachable(point) else 0)
+        assert code == -9
         check(system)
     system.drain()
     assert essence(check(system)) == expected
     assert {summary.checkpoint.incarnation for summary in system.summaries().values()} == {0}
 
 
-def reachable(point: str) -> int:
-    """How often four shards reach a step at the least, in one run with something to do."""
-    return PARTS if point else 0
-
-
 def test_a_committed_entry_is_not_applied_again(system: System, lines: list[bytes]) -> None:
     """Killed between commit and acknowledgement: the entry is pending, its successor skips it."""
-    system.ingest(write(system, lines, 1), "--source", "input")
+    system.ingest(write(system, lines, 1))
     assert ended_by_fault(system, "worker", "--shard", 0, fault="worker.committed:1:kill") == -9
     before = system.summaries()[0]
     assert before.checkpoint.id.sequence == 0
@@ -102,7 +109,7 @@ def test_a_committed_entry_is_not_applied_again(system: System, lines: list[byte
 
 def test_nothing_of_a_commit_that_was_cut_off_can_be_seen(system: System, lines: list[bytes]) -> None:
     """Killed inside the transaction."""
-    system.ingest(write(system, lines, 1), "--source", "input")
+    system.ingest(write(system, lines, 1))
     assert ended_by_fault(system, "worker", "--shard", 0, fault="store.in_transaction:1:kill") == -9
     (cut_off,) = check(system)
     assert not cut_off.tables.records
@@ -114,7 +121,7 @@ def test_a_passing_fault_is_tried_again(
     system: System, lines: list[bytes], expected: list[tuple[object, ...]], point: str
 ) -> None:
     """An I/O error, also one behind the commit, whose outcome is then unknown to the worker."""
-    system.ingest(write(system, lines, PARTS), "--source", "input")
+    system.ingest(write(system, lines, PARTS))
     faults = ",".join(f"{point}:{number}:eio" for number in (1, 2, 4, 7))
     told = system.run("worker", "--until-idle", fault=faults).err
     assert told.count("Trying again in") >= 3

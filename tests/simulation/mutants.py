@@ -1,0 +1,170 @@
+"""The product with one safety mechanism switched off: what the simulation must be able to notice.
+
+Each mutant replaces one method or function of the real code, here and only here.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from collections.abc import Iterator
+
+import pytest
+
+from hftpipe.core import posting
+from hftpipe.core.commit import Checkpoint, Commit
+from hftpipe.core.entry import EntryId, RawEntry, digest_of
+from hftpipe.core.transaction import Batch
+from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable
+from hftpipe.producer import Anchor, Producer
+from hftpipe.store.memory import MemoryStore
+from hftpipe import worker
+from hftpipe.worker import ShardWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What is switched off, and in which settings it matters."""
+
+    mechanism: str
+    where: object
+    name: str
+    instead: object
+    loses_tail: bool = False
+
+
+def _hold_fence(self: MemoryStore, epoch: int, before: Checkpoint | None = None) -> None:
+    """Whoever stands at the checkpoint may write, whatever the epoch."""
+    now = self.checkpoint()
+    if before is not None and (before.id, before.number) != (now.id, now.number):
+        raise Fenced("moved")
+
+
+def _commit_in_two(self: MemoryStore, epoch: int, commit: Commit) -> None:
+    """The checkpoint follows in a transaction of its own."""
+    before = self._checkpoint
+    _commit(self, epoch, commit)
+    self._checkpoint, after = before, self._checkpoint
+    self._reach("store.between_two_transactions")
+    self._checkpoint = after
+
+
+_commit = MemoryStore.commit
+
+
+def _attach_to_group(self: ShardWorker, store: worker.OwnedStore, epoch: int) -> worker._Attached:
+    """Goes on where the group stands."""
+    state = _attach(self, store, epoch)
+    if state.delivered > state.checkpoint.id:
+        store.rewind(epoch, state.delivered, "")
+        state.checkpoint = store.checkpoint()
+    return state
+
+
+_attach = ShardWorker._attach
+
+
+def _holds(self: ShardWorker, entry_id: EntryId, digest: str) -> bool:
+    """Any entry under that id will do."""
+    return bool(self._log.range(entry_id, entry_id, 1))
+
+
+def _append_trusting(self: Producer, batch: Batch) -> None:
+    """What stands behind a refused entry counts as confirmed."""
+    waiting = deque(self._pieces(batch))
+    while waiting:
+        window = [waiting[index] for index in range(min(len(waiting), self._limits.pipeline_entries_max))]
+        window = self._patiently(self._fitting, window)
+        appended = self._send(window)
+        for _ in window if appended.ids else ():
+            waiting.popleft()
+        if appended.fault is not None:
+            self._recover(appended.fault)
+
+
+def _commit_again(
+    self: ShardWorker, store: worker.OwnedStore, state: worker._Attached, group: list[object]
+) -> None:
+    """After a failed commit the same memory is committed again."""
+    try:
+        _commit_once(self, store, state, group)  # type: ignore[arg-type]
+    except StoreUnavailable:
+        _commit_once(self, store, state, group)  # type: ignore[arg-type]
+
+
+_commit_once = ShardWorker._commit
+
+
+def _lost_by_id(self: Producer, shard: int, anchor: Anchor) -> str:
+    """An anchor is there when any entry has its id."""
+    return "" if self._log.fetch(shard, anchor.id) is not None else _lost(self, shard, anchor)
+
+
+_lost = Producer._lost
+
+
+def _lost_told_short(self: Producer, shard: int, anchor: Anchor) -> str:
+    """What others have appended since the loss is taken for what was there before it."""
+    return _lost(self, shard, anchor).removesuffix(" and perhaps some before it")
+
+
+def _stop_unasked(self: ShardWorker, store: worker.OwnedStore, backoff: worker.Backoff) -> None:
+    """Stops the shard without asking whether it is still this worker's."""
+    assert self._epoch is not None
+    try:
+        state = self._attach(store, self._epoch)
+        self._work(store, state, backoff)
+    except ShardStopped as stop:
+        store.release(self._epoch, stopped=str(stop))
+        raise
+    store.release(self._epoch)
+
+
+def _is_mine_or_lost(self: ShardWorker, seen: worker.Ownership) -> bool:
+    """A shard without owner was taken over, even if this worker has released it itself."""
+    if seen.owner == self._world.owner:
+        self._epoch = seen.epoch
+        return True
+    if self._epoch is not None:
+        raise Fenced("taken over")
+    return False
+
+
+def _any_entries(entries: Sequence[RawEntry], expected: EntryId) -> list[RawEntry]:
+    return list(entries)
+
+
+def _all_rows(previous: int, rows: Sequence[int], applied: int) -> int:
+    return 0
+
+
+def _gaps_too(previous: int, rows: Sequence[int], applied: int) -> int:
+    return bisect_right(rows, applied)
+
+
+MUTANTS = (
+    Mutant("the fence: the epoch of a commit is checked", MemoryStore, "_hold_fence", _hold_fence),
+    Mutant("the source chain: known rows are skipped", posting, "first_new_row", _all_rows),
+    Mutant("the source chain: entries behind a gap are left alone", posting, "first_new_row", _gaps_too),
+    Mutant("ids are dense: a hole is filled before it is passed", worker, "_without_hole", _any_entries),
+    Mutant("the checkpoint is written with what it stands for", MemoryStore, "commit", _commit_in_two),
+    Mutant("a worker goes on at the checkpoint", ShardWorker, "_attach", _attach_to_group),
+    Mutant("the entry at the checkpoint has its digest", ShardWorker, "_holds", _holds, loses_tail=True),
+    Mutant("behind a refused entry nothing is confirmed", Producer, "append", _append_trusting),
+    Mutant("memory is committed once", ShardWorker, "_commit", _commit_again),
+    Mutant("the checkpoint's entry is never trimmed", ShardWorker, "_keep_from", lambda self, state: state.expected),
+    Mutant("a producer looks for what was confirmed", Producer, "_check_anchors", lambda self: None, loses_tail=True),
+    Mutant("a producer compares digests", Producer, "_lost", _lost_by_id, loses_tail=True),
+    Mutant("all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True),
+    Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked),
+    Mutant("a release of one's own is no takeover", ShardWorker, "_is_mine", _is_mine_or_lost),
+)
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """The product is that mutant during the body."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mutant.where, mutant.name, mutant.instead)
+        yield
