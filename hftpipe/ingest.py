@@ -60,14 +60,17 @@ def ingest(
     """
     resumption = producer.resume()
     after, known = resumption.after, resumption.known
+    # Reports stay where the log has lost its tail: a successor may still find what was noted before, and go on there.
+    reported = min((mark.line for mark in known), default=0)
+    report.begin(producer.source, reported)
     while True:
-        report.begin(producer.source, after.line if after is not None else 0)
         try:
             for block in source.blocks(after, known):
                 validated = validator.validate(block.lines, block.first_line)
                 producer.append(validated.batch)
                 # Reported before it is noted: who is killed between the two reports it again, not never.
-                report.add(validated.invalid)
+                report.add([row for row in validated.invalid if row.line > reported])
+                reported = max(reported, block.mark.line)
                 producer.note(block.mark)
                 summary.add(validated)
                 if stopping():

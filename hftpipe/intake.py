@@ -49,6 +49,8 @@ def open_intakes(paths: Sequence[str], options: IntakeOptions, stop: threading.E
     """
     if options.source and len(paths) > 1:
         raise UsageError("--source names one source; ingest several files with a command each")
+    if paths.count("-") > 1:
+        raise UsageError("standard input can be read once; name `-` once")
     if not options.source.isprintable() or len(options.source) > SOURCE_CHARACTERS_MAX:
         raise UsageError(f"--source must be printable, and no longer than {SOURCE_CHARACTERS_MAX} characters")
     opened: list[Intake] = []

@@ -1,6 +1,7 @@
 """Where invalid rows are reported: to a file, each once however often the ingest is killed, or to people."""
 
 import csv
+import fcntl
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -36,7 +37,11 @@ class InvalidFile:
         self._standing: set[int] = set()
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = self._file.readline()
+        except BlockingIOError:
+            self._file.close()
+            raise UsageError(f"another ingest is writing {path}. Name another file") from None
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Name another file") from error
         if not first:

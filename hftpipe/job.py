@@ -82,12 +82,13 @@ class Drain:
         self._targets = {shard: log.extent(shard).last for shard in range(shards)}
 
     def wait(self, stop: threading.Event, poll_s: float = 0.02) -> None:
-        """Raises HftpipeError when a shard cannot go on, Interrupted when told to stop."""
-        while not self._is_over():
-            if stop.wait(poll_s):
-                raise Interrupted(
-                    "stopped before everything was applied. The same command goes on from there"
-                )
+        """Raises HftpipeError when a shard cannot go on, Interrupted when told to stop, now or before."""
+        while not stop.is_set():
+            if self._is_over():
+                return
+            stop.wait(poll_s)
+        # Also when nothing is left to apply: who was told to stop has perhaps not appended everything.
+        raise Interrupted("stopped before everything was applied. The same command goes on from there")
 
     def _is_over(self) -> bool:
         for shard, why in self._failed().items():

@@ -31,7 +31,7 @@ def is_dead(owner: str) -> bool:
 def pid_of(owner: str) -> int:
     """The process id in an owner's name; 0 when there is none."""
     parts = owner.split(" ")
-    return int(parts[1]) if len(parts) == 4 else 0
+    return int(parts[1]) if len(parts) == 4 and parts[1].isdecimal() else 0
 
 
 def describe(owner: str) -> str:

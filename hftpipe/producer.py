@@ -251,7 +251,9 @@ class Producer:
             return ""  # applied and trimmed
         # Others may have appended since: what is there above the loss does not show where it began.
         first = anchor.id if extent.last is None else min(extent.last.moved(1), anchor.id)
-        return f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position}) and perhaps some before it"
+        return (
+            f"{shard}/{first} to {shard}/{anchor.id} (up to row {anchor.position}) and perhaps some before it"
+        )
 
 
 def _fitting_part(window: list[tuple[int, Batch]], room: Sequence[int]) -> list[tuple[int, Batch]]:

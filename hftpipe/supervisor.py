@@ -97,8 +97,14 @@ class Supervisor:
             if slot.child is not None:
                 self._watch(slot, slot.child, now_ms)
             elif slot.state is State.WAITING and now_ms >= slot.due_ms:
-                slot.child = self._spawn(slot.shards)
-                slot.state = State.RUNNING
+                self._start(slot, now_ms)
+
+    def _start(self, slot: Slot, now_ms: int) -> None:
+        try:
+            slot.child = self._spawn(slot.shards)
+            slot.state = State.RUNNING
+        except OSError as error:  # the system has no room for a process now
+            self._note_end(slot, f"could not be started: {error}", now_ms)
 
     def stop(self) -> None:
         """Asks all to end, and kills those that do not within the deadline."""
@@ -125,10 +131,10 @@ class Supervisor:
                 slot.child, slot.state, slot.due_ms = None, State.WAITING, now_ms
             return
         slot.child = None
-        self._note_end(slot, code, now_ms)
+        self._note_end(slot, _ended(code), now_ms)
 
-    def _note_end(self, slot: Slot, code: int, now_ms: int) -> None:
-        slot.why = _ended(code)
+    def _note_end(self, slot: Slot, why: str, now_ms: int) -> None:
+        slot.why = why
         slot.failed_ms.append(now_ms)
         while slot.failed_ms[0] < now_ms - self._limits.window_ms:
             slot.failed_ms.popleft()

@@ -49,11 +49,15 @@ class Upkeep:
     ) -> None:
         """Until told to stop: holds a connection, which keeps the private server, and writes down failed shards."""
         written: Mapping[int, str] = {}
+        is_away = False
         while not stop.wait(_LOOK_S):
             try:
                 log.topology()
+                is_away = False
             except PassingFault as fault:
-                report(str(fault))
+                if not is_away:  # once for each time that it goes away, not twice a second
+                    report(f"{fault}. `hftpipe up` keeps looking for it")
+                is_away = True
             if (failed := supervisor.failed) != written:
                 written = failed
                 self._write(failed)

@@ -206,9 +206,10 @@ class ShardWorker:
             return checkpoint
         entry_id, digest = self._newest_shared(store, checkpoint)
         store.rewind(epoch, entry_id, digest)
+        behind = "the start" if entry_id.sequence < 0 else f"entry {entry_id}"
         self._report(
             f"the log lost its tail: entry {checkpoint.id} is not the one that was applied. Going on behind "
-            f"{entry_id}; producers send again what is missing, and nothing is applied twice"
+            f"{behind}; producers send again what is missing, and nothing is applied twice"
         )
         return store.checkpoint()
 
@@ -238,8 +239,10 @@ class ShardWorker:
         while not self._world.stopping():
             entries = self._next_entries(state)
             self._world.reach("worker.read")
-            if not entries and self._until_idle and self._drained(state.checkpoint.id):
-                break
+            if not entries:
+                backoff.reset()
+                if self._until_idle and self._drained(state.checkpoint.id):
+                    break
             for group in self._groups(entries):
                 self._commit(store, state, group)
                 backoff.reset()
@@ -303,8 +306,7 @@ class ShardWorker:
         state.ledger.learn(needs, store.facts(needs))
         commit = post(state.ledger, state.checkpoint, steps, positions)
         self._world.reach("worker.applied")
-        for foreign in commit.dead:
-            self._bury(foreign)
+        faults = [fault for foreign in commit.dead if (fault := self._bury(foreign)) is not None]
         store.commit(state.epoch, commit)
         self._world.reach("worker.committed")
         state.checkpoint = commit.after
@@ -312,8 +314,10 @@ class ShardWorker:
         state.done += [entry.id for entry in group]
         state.entries_wanted = self._wanted(group)
         self._mark_beaten(state)
+        if faults:
+            raise faults[0]  # the log may be back without its tail: only attaching anew finds that out
 
-    def _bury(self, foreign: Foreign) -> None:
+    def _bury(self, foreign: Foreign) -> PassingFault | None:
         """A full log must not hold the shard: the store keeps the dead letter in any case."""
         self._report(f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered")
         try:
@@ -322,6 +326,8 @@ class ShardWorker:
             self._report(
                 f"entry {self._shard}/{foreign.id} is kept in the store's dead letters only: {fault}"
             )
+            return fault
+        return None
 
     def _positions(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
         if len(state.positions) > _SOURCES_MAX:

@@ -30,10 +30,10 @@ class ShardList(click.ParamType[list[int], str]):
     def convert(
         self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
     ) -> list[int]:
-        if isinstance(value, list):
-            return value
+        # A list comes from hftpipe.toml, and is checked as text is.
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         shards: list[int] = []
-        for part in str(value).split(","):
+        for part in text.split(","):
             found = _SHARD_RANGE.fullmatch(part.strip())
             if found is None:
                 self.fail(f"{value!r} is not like 0-3 or 0,2", param, ctx)

@@ -192,3 +192,9 @@ def test_waiting_for_standard_input_ends_when_told_to_stop(stdin: int, stop: thr
     (intake,) = open_intakes(["-"], IntakeOptions(jsonl=True), stop)
     assert lines_of([intake]) == b""
     os.close(stdin)
+
+
+def test_standard_input_is_named_once() -> None:
+    """It could not be read a second time."""
+    with pytest.raises(UsageError, match="name `-` once"):
+        open_intakes(["-", "-"], IntakeOptions(), threading.Event())

@@ -191,3 +191,12 @@ def test_people_are_not_told_of_more_when_there_are_none() -> None:
     shown.add(rows(1, 2, 3))
     shown.add([])
     assert len(lines) == 3
+
+
+def test_a_report_that_another_ingest_writes_is_refused(tmp_path: Path) -> None:
+    """Two at once would take each other's rows back."""
+    first = InvalidFile(tmp_path / "bad.csv")
+    with pytest.raises(UsageError, match="another ingest is writing"):
+        InvalidFile(tmp_path / "bad.csv")
+    first.close()
+    InvalidFile(tmp_path / "bad.csv").close()

@@ -255,11 +255,11 @@ class Beats:
         return self.current
 
     def after(self, milliseconds: int, pid: int = 7) -> bool:
-        """Whether the process stands still, so much later, looked at all the time."""
+        """Whether the process was found to stand still in so much time, looked at all the time."""
         stalled = False
         for _ in range(milliseconds // 50):
             self.clock.sleep_ms(50)
-            stalled = self.watch.is_stalled(pid, (0,))
+            stalled |= self.watch.is_stalled(pid, (0,))
         return stalled
 
     def beating(self) -> Iterator[int]:

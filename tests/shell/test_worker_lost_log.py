@@ -55,7 +55,7 @@ def test_a_log_that_shares_nothing_but_its_start_is_followed_from_there() -> Non
         bench.append_fields(again)
     bench.worker("second").run()
     assert bench.balance() == 3
-    assert "Going on behind 1--1" in bench.lines[0]
+    assert "Going on behind the start" in bench.lines[0]
 
 
 def test_a_log_that_ends_where_its_tail_was_lost_is_followed_from_its_end() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hftpipe.core.entry import origin
+from hftpipe.faults import POINTS
 from hftpipe.log.memory import _Stream
 from hftpipe.ports import Outgoing
 from tests.simulation.scheduler import Actor
@@ -44,6 +45,8 @@ class Chaos:
 
     def _disturb_actor(self, actor: Actor, likelihood: float) -> None:
         faults = self._world.settings.faults
+        if actor.at in POINTS:
+            likelihood /= 4  # few of all steps, and those that matter most
         if likelihood < faults.kill:
             self._kill(actor)
         elif likelihood < faults.kill + faults.pause:

@@ -129,10 +129,10 @@ class SimulatedStore:
             )
             raise StoreUnavailable("database is locked")
         if database.fails(database.faults.store_fails):
-            database.hit(f"{label.split()[0]} failed, nothing written")
+            database.hit(f"{label.split(maxsplit=1)[0]} failed, nothing written")
             raise StoreUnavailable("database or disk is full")
         result = effect()
         if database.fails(database.faults.store_in_doubt):
-            database.hit(f"{label.split()[0]} in doubt but written")
+            database.hit(f"{label.split(maxsplit=1)[0]} in doubt but written")
             raise StoreUnavailable("disk I/O error at COMMIT")
         return result

@@ -5,33 +5,35 @@ Each mutant replaces one method or function of the real code, here and only here
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from collections.abc import Iterator
 
 import pytest
 
+from hftpipe import worker
+from hftpipe.backoff import Backoff
 from hftpipe.core import posting
 from hftpipe.core.commit import Checkpoint, Commit
-from hftpipe.core.entry import EntryId, RawEntry, digest_of
+from hftpipe.core.entry import EntryId, RawEntry
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable
+from hftpipe.ports import Ownership
 from hftpipe.producer import Anchor, Producer
 from hftpipe.store.memory import MemoryStore
-from hftpipe import worker
 from hftpipe.worker import ShardWorker
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """What is switched off, and in which settings it matters."""
+    """What is switched off, in which settings it matters, and a seed from which on it shows soon."""
 
     mechanism: str
     where: object
     name: str
     instead: object
     loses_tail: bool = False
+    first_seed: int = 0
 
 
 def _hold_fence(self: MemoryStore, epoch: int, before: Checkpoint | None = None) -> None:
@@ -109,7 +111,7 @@ def _lost_told_short(self: Producer, shard: int, anchor: Anchor) -> str:
     return _lost(self, shard, anchor).removesuffix(" and perhaps some before it")
 
 
-def _stop_unasked(self: ShardWorker, store: worker.OwnedStore, backoff: worker.Backoff) -> None:
+def _stop_unasked(self: ShardWorker, store: worker.OwnedStore, backoff: Backoff) -> None:
     """Stops the shard without asking whether it is still this worker's."""
     assert self._epoch is not None
     try:
@@ -121,7 +123,7 @@ def _stop_unasked(self: ShardWorker, store: worker.OwnedStore, backoff: worker.B
     store.release(self._epoch)
 
 
-def _is_mine_or_lost(self: ShardWorker, seen: worker.Ownership) -> bool:
+def _is_mine_or_lost(self: ShardWorker, seen: Ownership) -> bool:
     """A shard without owner was taken over, even if this worker has released it itself."""
     if seen.owner == self._world.owner:
         self._epoch = seen.epoch
@@ -143,6 +145,15 @@ def _gaps_too(previous: int, rows: Sequence[int], applied: int) -> int:
     return bisect_right(rows, applied)
 
 
+def _keep_from_next(self: ShardWorker, state: worker._Attached) -> EntryId:
+    """Trims the checkpoint's entry too."""
+    return state.expected
+
+
+def _look_for_nothing(self: Producer) -> None:
+    """Trusts that the log is what it was."""
+
+
 MUTANTS = (
     Mutant("the fence: the epoch of a commit is checked", MemoryStore, "_hold_fence", _hold_fence),
     Mutant("the source chain: known rows are skipped", posting, "first_new_row", _all_rows),
@@ -153,11 +164,22 @@ MUTANTS = (
     Mutant("the entry at the checkpoint has its digest", ShardWorker, "_holds", _holds, loses_tail=True),
     Mutant("behind a refused entry nothing is confirmed", Producer, "append", _append_trusting),
     Mutant("memory is committed once", ShardWorker, "_commit", _commit_again),
-    Mutant("the checkpoint's entry is never trimmed", ShardWorker, "_keep_from", lambda self, state: state.expected),
-    Mutant("a producer looks for what was confirmed", Producer, "_check_anchors", lambda self: None, loses_tail=True),
+    Mutant(
+        "the checkpoint's entry is never trimmed",
+        ShardWorker,
+        "_keep_from",
+        _keep_from_next,
+    ),
+    Mutant(
+        "a producer looks for what was confirmed",
+        Producer,
+        "_check_anchors",
+        _look_for_nothing,
+        loses_tail=True,
+    ),
     Mutant("a producer compares digests", Producer, "_lost", _lost_by_id, loses_tail=True),
     Mutant("all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True),
-    Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked),
+    Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=140),
     Mutant("a release of one's own is no takeover", ShardWorker, "_is_mine", _is_mine_or_lost),
 )
 

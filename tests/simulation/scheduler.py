@@ -13,7 +13,7 @@ from random import Random
 import greenlet
 
 
-class Killed(greenlet.GreenletExit):
+class Killed(BaseException):
     """Raised in an actor that is no more, at every point where it would touch the world."""
 
 
@@ -27,6 +27,7 @@ class Actor:
 
     name: str
     thread: greenlet.greenlet
+    body: Callable[[], None]
     wake_ms: int
     slowness_ms: int
     paused: bool = False
@@ -56,9 +57,8 @@ class Scheduler:
 
     def spawn(self, name: str, body: Callable[[], None], *, delay_ms: int = 0, slowness_ms: int = 0) -> Actor:
         """A new actor, which begins after a delay."""
-        actor = Actor(
-            name, greenlet.greenlet(lambda: self._live(actor, body)), self.now_ms + delay_ms, slowness_ms
-        )
+        thread = greenlet.greenlet(self._live)
+        actor = Actor(name, thread, body, self.now_ms + delay_ms, slowness_ms)
         self.actors.append(actor)
         return actor
 
@@ -130,12 +130,13 @@ class Scheduler:
         actor.thread.switch()
         self._current = None
 
-    def _live(self, actor: Actor, body: Callable[[], None]) -> None:
+    def _live(self) -> None:
+        actor = self.current
         try:
-            body()
+            actor.body()
         except Killed:
             pass
-        except Exception as fault:  # noqa: BLE001 - whoever started it judges what it died of
+        except Exception as fault:
             actor.fault = fault
         self._bury(actor)
 

@@ -64,6 +64,7 @@ class Server:
     broke: Callable[[str], None]
     late_ms: int
     keeps_history: bool
+    is_strict: bool
     run: int = 1
     down_until_ms: int = 0
     late: list[Late] = field(default_factory=list)
@@ -153,19 +154,27 @@ class Server:
             self.confirmed.append(Confirmed(sender, entry.shard, entry_id, dict(entry.fields)))
 
     def settle(self, sender: str, line: str) -> None:
-        """A process has said what was lost; one that begins again sends everything anew."""
-        said = {int(shard): ("" if before else first, last) for shard, first, last, before in _LOST.findall(line)}
-        begins_again = "Beginning again" in line
-        for entry in self.confirmed:
-            if entry.sender == sender and (entry.shard in said or begins_again):
-                if entry.is_lost and not entry.is_settled and not begins_again:
+        """A process has said what was lost; one that begins again sends everything anew.
+
+        One that goes on under another name forgets, in all shards, what it had confirmed under the former one.
+        """
+        said = {
+            int(shard): ("" if before else first, last) for shard, first, last, before in _LOST.findall(line)
+        }
+        sends_again = "Beginning again" in line
+        forgets = "cannot be read again" in line and not self.is_strict
+        for entry in [entry for entry in self.confirmed if entry.sender == sender]:
+            if entry.shard in said or sends_again or forgets:
+                if entry.is_lost and not entry.is_settled and not sends_again and entry.shard in said:
                     self._check_said(entry, *said[entry.shard])
                 entry.is_settled = True
 
     def _check_said(self, lost: Confirmed, first: str, last: str) -> None:
         if not (first and EntryId.parse(first) > lost.id) and lost.id <= EntryId.parse(last):
             return
-        self.broke(f"I12: {lost.sender} has said that {first} to {last} was lost, so was {lost.shard}/{lost.id}")
+        self.broke(
+            f"I12: {lost.sender} has said that {first} to {last} was lost, so was {lost.shard}/{lost.id}"
+        )
 
 
 def _copied(stream: object) -> object:

@@ -60,11 +60,14 @@ class Settings:
     """One run.
 
     has_twin: two ingest processes read the first file at once. is_shared: sources name the same accounts and ids.
+    is_strict: a log that loses its tail is also trimmed, and live sources are held to what they do not keep then: they
+    speak of every loss, and no row of theirs is decided under two names. What is known to fail is left out otherwise.
     grows: the files are not complete from the start. knows_dead: a killed owner is known to be gone.
     """
 
     seed: int
     loses_tail: bool
+    is_strict: bool
     shards: int
     files: int
     file_rows_max: int
@@ -106,12 +109,8 @@ class Settings:
         return f"{', '.join(plain)}\nfaults: {', '.join(on) or 'none'}"
 
 
-def settings_of(seed: int, *, loses_tail: bool | None = None, trims_lost: bool = False) -> Settings:
-    """The settings that a seed stands for; every third one has a log that loses its tail, unless told.
-
-    trims_lost: a log that loses its tail may be trimmed, too; else only the others are. A producer cannot tell an
-    entry that was trimmed from one that was lost, when others have appended and been trimmed since.
-    """
+def settings_of(seed: int, *, loses_tail: bool | None = None, is_strict: bool = False) -> Settings:
+    """The settings that a seed stands for; every third one has a log that loses its tail, unless told."""
     random = Random(seed)
     loses_tail = seed % 3 == 2 if loses_tail is None else loses_tail
     share = random.choice((0.2, 0.5, 0.5, 0.8))
@@ -123,9 +122,10 @@ def settings_of(seed: int, *, loses_tail: bool | None = None, trims_lost: bool =
     return Settings(
         seed=seed,
         loses_tail=loses_tail,
+        is_strict=is_strict,
         shards=random.choice((1, 1, 2, 3)),
         files=random.choice((1, 1, 2)),
-        file_rows_max=random.choice((6, 20, 40)),
+        file_rows_max=random.choice((6, 20, 50)),
         has_twin=random.random() < 0.35,
         live_sources=random.choice((0, 0, 1, 2)),
         is_shared=random.random() < 0.5,
@@ -136,9 +136,9 @@ def settings_of(seed: int, *, loses_tail: bool | None = None, trims_lost: bool =
         late_ms=random.choice((20, 200, 2_000)),
         chaos_steps=random.choice((300, 600)),
         faults=Faults(**chosen),
-        entry_transactions_max=random.choice((1, 3, 8)),
-        block_bytes_max=random.choice((30, 100, 400)),
-        pipeline_entries_max=random.choice((1, 3, 8)),
+        entry_transactions_max=random.choice((1, 2, 8)),
+        block_bytes_max=random.choice((30, 200, 800)),
+        pipeline_entries_max=random.choice((1, 4, 16)),
         backlog_entries_max=random.choice((3, 8, 1_000)),
         worker_limits=WorkerLimits(
             read_entries_max=random.choice((1, 3, 64)),
@@ -149,6 +149,6 @@ def settings_of(seed: int, *, loses_tail: bool | None = None, trims_lost: bool =
             standby_poll_ms=max(1, lease_ms // 10),
             retry_first_ms=random.choice((1, 20)),
             retry_max_ms=random.choice((20, 200)),
-            retain_entries=_KEEPS_ALL if loses_tail and not trims_lost else retain_entries,
+            retain_entries=_KEEPS_ALL if loses_tail and not is_strict else retain_entries,
         ),
     )

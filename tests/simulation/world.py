@@ -121,6 +121,7 @@ class SimulatedWorld:
             self.broke,
             settings.late_ms,
             keeps_history=settings.loses_tail,
+            is_strict=settings.is_strict,
         )
         self.server.changed()
         self.databases = [self._database(shard) for shard in range(settings.shards)]
@@ -153,7 +154,12 @@ class SimulatedWorld:
     def _database(self, shard: int) -> Database:
         store = MemoryStore(self.topology, shard, self.scheduler.step)
         return Database(
-            store, self.scheduler, self.settings.faults, self.hit, self.broke, lambda commit: self._look(shard, commit)
+            store,
+            self.scheduler,
+            self.settings.faults,
+            self.hit,
+            self.broke,
+            lambda commit: self._look(shard, commit),
         )
 
     def _text(self, number: int, first_line: int) -> Text:
@@ -173,14 +179,14 @@ class SimulatedWorld:
         return SimulatedFile(f"file-{number}", text, visible=visible, is_finished=self.random.random() < 0.7)
 
     def _commands(self) -> list[Command]:
-        commands = []
-        for file in [*self.files, *self.files[: self.settings.has_twin]]:
-            commands.append(self._file_command(file, f"ingest-{len(commands)}"))
-        for number in range(self.settings.live_sources):
-            commands.append(self._live_command(number))
-        for shard in range(self.settings.shards):
-            for number in range(self.settings.workers):
-                commands.append(self._worker_command(shard, f"worker-{shard}.{number}"))
+        readers = [*self.files, *self.files[: self.settings.has_twin]]
+        commands = [self._file_command(file, f"ingest-{number}") for number, file in enumerate(readers)]
+        commands += [self._live_command(number) for number in range(self.settings.live_sources)]
+        commands += [
+            self._worker_command(shard, f"worker-{shard}.{number}")
+            for shard in range(self.settings.shards)
+            for number in range(self.settings.workers)
+        ]
         return commands
 
     # --- its processes -----------------------------------------------------------------------------------------
@@ -205,7 +211,9 @@ class SimulatedWorld:
 
         def live(command: Command, life: str) -> None:
             text = self.texts[life] = feed.rest()
-            feed.reader = LiveReader(life, text, self.random, lambda: self.scheduler.sleep(self.random.randint(0, 30)))
+            feed.reader = LiveReader(
+                life, text, self.random, lambda: self.scheduler.sleep(self.random.randint(0, 30))
+            )
             producer = self._producer(command, life, life, resumable=False)
             self._ingest(command, feed.reader, text, producer, Report(self.scheduler.step))
             command.end(life)
@@ -230,9 +238,16 @@ class SimulatedWorld:
         producer.acknowledged = self._acknowledge
         return producer
 
-    def _ingest(self, command: Command, reader: Source, text: Text, producer: Producer, report: Report) -> None:
+    def _ingest(
+        self, command: Command, reader: Source, text: Text, producer: Producer, report: Report
+    ) -> None:
         ingest(
-            reader, text.validator(), producer, summary=Summary(), report=report, stopping=lambda: command.stop
+            reader,
+            text.validator(),
+            producer,
+            summary=Summary(),
+            report=report,
+            stopping=lambda: command.stop,
         )
 
     def _worker_command(self, shard: int, name: str) -> Command:
@@ -290,7 +305,9 @@ class SimulatedWorld:
         if (checkpoint.number, checkpoint.hash) != (len(store.records), store.records[-1].hash):
             self.broke(f"I10: shard {shard} is at {checkpoint.number}, with {len(store.records)} records")
         if commit.before.number + len(commit.records) != len(store.records):
-            self.broke(f"I10: shard {shard} has {len(store.records)} records after a commit to {commit.after.number}")
+            self.broke(
+                f"I10: shard {shard} has {len(store.records)} records after a commit to {commit.after.number}"
+            )
         for record in commit.records:
             if "gap" in record.outcomes:
                 self.hit("gap entry left alone")

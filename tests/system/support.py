@@ -232,6 +232,11 @@ class System:
         """Entries applied so far, in all shards."""
         return sum(summary.checkpoint.id.sequence + 1 for summary in self.summaries().values())
 
+    def set_server(self, name: str, value: str) -> None:
+        """Changes a setting of the server."""
+        with self.client() as client:
+            client.config_set(name, value)
+
     def backlog(self) -> int:
         """Entries that no worker has acknowledged."""
         with self.client() as client:

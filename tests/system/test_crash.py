@@ -54,7 +54,11 @@ def finish(system: System, sources: list[Traffic]) -> list[Snapshot]:
     for shard in shards:
         assert not violations(shard, durable=rows_of(sources, shard.shard))
         assert shard.checkpoint.incarnation == 0
-    assert not [started.text for started in system.started if "lost" in started.text.replace("connection was lost", "")]
+    assert not [
+        started.text
+        for started in system.started
+        if "lost" in started.text.replace("connection was lost", "")
+    ]
     return shards
 
 
@@ -90,7 +94,7 @@ def test_whatever_is_killed_the_tables_are_those_of_a_quiet_run(
     chaos.run()
     shards = finish(system, sources)
     entries = sum(len(shard.tables.records) for shard in shards)
-    print(f"seed {seed}: killed {chaos.killed}, {entries} entries")
+    print(f"seed {seed}: killed {chaos.killed}, {entries} entries")  # noqa: T201 - the seed is to be seen
     assert entries > SHARDS * STEPS, "nothing flowed between the blows"
     expected = undisturbed(quiet, traffic(quiet.folder, ROWS, 400, seed, random_ids=random_ids))
     assert essence(shards) == essence(expected)
@@ -123,6 +127,8 @@ def assert_model_agrees(shard: Snapshot, source: Traffic) -> None:
         available, held, locked, _ = tables.balances[account]
         units = (Fraction(available, 10_000), Fraction(held, 10_000), locked)
         assert units == model.balance(account), account
-    disputes = {tx: state for tx, (account, _, state) in tables.disputes.items() if account in model.accounts()}
+    disputes = {
+        tx: state for tx, (account, _, state) in tables.disputes.items() if account in model.accounts()
+    }
     assert disputes == model.disputes()
     assert model.taken() <= tables.transactions.keys()

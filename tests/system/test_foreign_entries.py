@@ -25,7 +25,7 @@ def changed(fields: Fields, **columns: object) -> Fields:
 
 
 FOREIGN: dict[str, tuple[Callable[[Fields], Fields], str]] = {
-    "no field of ours": (lambda ours: {b"hello": b"world"}, "missing field b"),
+    "no field of ours": (lambda _: {b"hello": b"world"}, "missing field b"),
     "no digest": (lambda ours: {name: ours[name] for name in ours if name != b"d"}, "missing field d"),
     "one field more": (lambda ours: {**ours, b"extra": b"1"}, "unknown field b'extra'"),
     "another version": (lambda ours: signed({**ours, b"v": b"2"}), "unknown version b'2'"),
@@ -40,7 +40,7 @@ FOREIGN: dict[str, tuple[Callable[[Fields], Fields], str]] = {
         "an account belongs to another shard",
     ),
     "an unknown column": (lambda ours: changed(ours, note=[1, 2]), "unknown column 'note'"),
-    "5 MB": (lambda ours: {b"blob": b"x" * 5_000_000}, "missing field b"),
+    "5 MB": (lambda _: {b"blob": b"x" * 5_000_000}, "missing field b"),
     "no text": (lambda ours: signed({**ours, b"src": b"\xff"}), "field src is not UTF-8"),
 }
 

@@ -86,7 +86,9 @@ def incarnations(system: System) -> set[int]:
 
 
 @pytest.mark.parametrize("first", ["worker", "ingest", "other"])
-def test_applied_entries_that_the_log_lost_heal(growing: Growing, expected: list[tuple[object, ...]], first: str) -> None:
+def test_applied_entries_that_the_log_lost_heal(
+    growing: Growing, expected: list[tuple[object, ...]], first: str
+) -> None:
     """Whoever comes first finds it: the worker, the same file again, or another source under the same ids."""
     system = growing.system
     size = server_file(system).stat().st_size
@@ -120,7 +122,9 @@ def with_other_entries(system: System) -> None:
             Feed(client, shard=shard, source="other").append(2)
 
 
-def test_entries_lost_before_they_were_applied_are_sent_again(growing: Growing, expected: list[tuple[object, ...]]) -> None:
+def test_entries_lost_before_they_were_applied_are_sent_again(
+    growing: Growing, expected: list[tuple[object, ...]]
+) -> None:
     """Only the producer can know: its file is ingested again, and it finds what is missing."""
     system = growing.system
     size = server_file(system).stat().st_size
@@ -132,7 +136,9 @@ def test_entries_lost_before_they_were_applied_are_sent_again(growing: Growing, 
     assert essence(check(system)) == expected
 
 
-def test_a_torn_command_at_the_end_of_the_file_heals(growing: Growing, expected: list[tuple[object, ...]]) -> None:
+def test_a_torn_command_at_the_end_of_the_file_heals(
+    growing: Growing, expected: list[tuple[object, ...]]
+) -> None:
     """The server drops half a command by itself."""
     system = growing.system
     growing.grow(1_000)
@@ -142,7 +148,9 @@ def test_a_torn_command_at_the_end_of_the_file_heals(growing: Growing, expected:
     assert essence(check(system)) == expected
 
 
-def test_a_lost_tail_heals_under_running_processes(growing: Growing, expected: list[tuple[object, ...]]) -> None:
+def test_a_lost_tail_heals_under_running_processes(
+    growing: Growing, expected: list[tuple[object, ...]]
+) -> None:
     """A following ingest and a worker reconnect, find it, and mend it without being started again."""
     system = growing.system
     ingest = system.start("ingest", "--follow", growing.path)
