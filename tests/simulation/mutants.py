@@ -5,7 +5,7 @@ Each mutant replaces one method or function of the real code, here and only here
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,13 +15,17 @@ from hftpipe import worker
 from hftpipe.backoff import Backoff
 from hftpipe.core import posting
 from hftpipe.core.commit import Checkpoint, Commit
-from hftpipe.core.entry import EntryId, RawEntry
+from hftpipe.core.entry import EntryId, Foreign, RawEntry
 from hftpipe.core.transaction import Batch
-from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable
+from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable, TailLost
+from hftpipe.ingest import Summary, Validator
+from hftpipe.invalid_report import InvalidReport
 from hftpipe.ports import Ownership
 from hftpipe.producer import Anchor, Producer
+from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
 from hftpipe.worker import ShardWorker
+from tests.simulation import world
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,43 @@ def _gaps_too(previous: int, rows: Sequence[int], applied: int) -> int:
     return bisect_right(rows, applied)
 
 
+def _bury_quietly(self: ShardWorker, foreign: Foreign) -> None:
+    """A connection that broke on the way is passed over."""
+    _bury(self, foreign)
+
+
+_bury = ShardWorker._bury
+
+
+def _reports_anew(
+    source: Source,
+    validator: Validator,
+    producer: Producer,
+    *,
+    summary: Summary,
+    report: InvalidReport,
+    stopping: Callable[[], bool],
+) -> None:
+    """Whoever begins again takes back what it had reported."""
+    resumption = producer.resume()
+    after, known = resumption.after, resumption.known
+    while True:
+        report.begin(producer.source, after.line if after is not None else 0)
+        try:
+            for block in source.blocks(after, known):
+                validated = validator.validate(block.lines, block.first_line)
+                producer.append(validated.batch)
+                report.add(validated.invalid)
+                producer.note(block.mark)
+                if stopping():
+                    break
+        except TailLost as lost:
+            producer.begin_again(lost)
+            after, known = None, ()
+        else:
+            return
+
+
 def _keep_from_next(self: ShardWorker, state: worker._Attached) -> EntryId:
     """Trims the checkpoint's entry too."""
     return state.expected
@@ -179,7 +220,13 @@ MUTANTS = (
     ),
     Mutant("a producer compares digests", Producer, "_lost", _lost_by_id, loses_tail=True),
     Mutant("all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True),
-    Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=140),
+    Mutant(
+        "any fault of the log leads back to attaching", ShardWorker, "_bury", _bury_quietly, loses_tail=True
+    ),
+    Mutant(
+        "who begins again keeps its reports", world, "ingest", _reports_anew, loses_tail=True, first_seed=200
+    ),
+    Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=40),
     Mutant("a release of one's own is no takeover", ShardWorker, "_is_mine", _is_mine_or_lost),
 )
 

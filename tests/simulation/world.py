@@ -16,9 +16,10 @@ from hftpipe.producer import Producer, Surroundings
 from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
 from hftpipe.worker import ShardWorker, World
+from tests.simulation.clients import SimulatedReader, SimulatedWriter
 from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.scheduler import Actor, Scheduler
-from tests.simulation.server import Server, SimulatedReader, SimulatedWriter
+from tests.simulation.server import Server
 from tests.simulation.settings import Settings
 from tests.simulation.workload import FileReader, LiveReader, Report, SimulatedFile, Text, text_of
 

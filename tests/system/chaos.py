@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from threading import Event
 
-from tests.system.support import Running, System
+from tests.system.support import POLL_S, Running, System
 
 PAUSE_S_MAX = 0.1
 FLOW_S_MAX = 2.0
@@ -69,7 +69,7 @@ class Chaos:
         """Lets something be applied between two blows, if that can be."""
         before, deadline = self.system.applied_entries(), time.monotonic() + FLOW_S_MAX
         while self.system.applied_entries() == before and time.monotonic() < deadline:
-            Event().wait(0.01)
+            Event().wait(POLL_S)
 
     def _strike(self) -> None:
         victim = self.random.choice(["ingest", "worker", "server", "keeper", "all"])

@@ -21,12 +21,13 @@ from hftpipe.core.entry import read_columns
 from hftpipe.core.snapshot import Snapshot
 from hftpipe.embedded import Home, socket_path
 from hftpipe.invariants import violations
-from hftpipe.log.keys import GROUP, Keys
+from hftpipe.log.keys import Keys
 from hftpipe.source.generate import generate
 from hftpipe.store.reading import ShardSummary, snapshot, store_paths, summarise
 from hftpipe.wiring import Place, open_pipeline
 
 WAIT_S = 40.0
+POLL_S = 0.03
 SHARDS = 4
 
 Row = tuple[str, int, str, int, int | None, int, str]
@@ -38,7 +39,7 @@ def wait_for(condition: Callable[[], object], what: str, wait_s: float = WAIT_S)
     deadline = time.monotonic() + wait_s
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.01)
+        time.sleep(POLL_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +352,3 @@ def check(system: System) -> list[Snapshot]:
     broken = [line for shard in shards for line in violations(shard)]
     assert not broken, broken[:10]
     return shards
-
-
-def group_of(client: "redis.Redis", key: str) -> dict[str, object]:
-    """What the server says of the workers' group."""
-    return next(group for group in client.xinfo_groups(key) if group["name"] == GROUP.encode())

@@ -51,7 +51,7 @@ def test_ingest_then_one_worker_needs_nothing_but_a_home(system: System) -> None
     path.write_bytes(b"".join(transactions(2_000, 40, seed=1)))
     assert "read 2,000, invalid 0, durable 2,000" in system.ingest("file.csv").err
     worker = system.start("worker", "--shard", 3)
-    wait_for(lambda: 3 in system.summaries() and system.statuses()[3]["backlog"] == 0, "shard 3")
+    wait_for(lambda: 3 in system.summaries() and system.summaries()[3].checkpoint.number, "shard 3")
     worker.send(signal.SIGINT)
     assert worker.ended() == 0
     states = system.statuses()

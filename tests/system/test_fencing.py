@@ -119,7 +119,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_the_supervisor_kills_a_worker_that_stands_still(system: System, feed: Feed) -> None:
-    """Stopped inside the transaction, where no standby could help; started again, it applies everything."""
+    """Wherever it was stopped: no standby could help if that was inside a transaction. Its successor goes on."""
     up = system.start("up", "--workers", 2, lease_ms=LEASE).says("up: 4 shards, 2 workers")
     wait_for(lambda: rows_of(system) == feed.row, f"the first rows:\n{up.text}")
     owner = int(system.summaries()[0].owner.split()[1])
