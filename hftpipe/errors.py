@@ -3,6 +3,7 @@
 Refusals of single transactions are values (`validation.Invalid`, `core.ledger.Refusal`), never exceptions.
 """
 
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -51,7 +52,11 @@ class StoreUnavailable(PassingFault):
 
 
 class TailLost(HftpipeError):
-    """Entries that were confirmed to this producer are no longer in the log."""
+    """Entries that were confirmed to this producer are no longer in the log, in these shards."""
+
+    def __init__(self, message: str, shards: Collection[int]) -> None:
+        super().__init__(message)
+        self.shards = shards
 
 
 class Fenced(HftpipeError):

@@ -62,7 +62,7 @@ class Producer:
     """Appends the rows of one source.
 
     resumable: the source can be read again from any earlier place. Its marks are noted in the log; when the log has
-    lost its tail, TailLost asks the caller to begin again. A live source goes on under a new id instead.
+    lost its tail, TailLost asks the caller to begin again. A live source reports what is lost, and goes on.
     """
 
     def __init__(
@@ -76,8 +76,6 @@ class Producer:
         resumable: bool,
     ) -> None:
         self.source = source
-        self._name = source
-        self._renewals = 0
         self._topology = topology
         self._log = log
         self._clock = surroundings.clock
@@ -206,7 +204,7 @@ class Producer:
             except TailLost as lost:
                 if self._resumable:
                     raise
-                self._renew(lost)
+                self._go_on(lost)
                 return
             else:
                 return
@@ -219,12 +217,14 @@ class Producer:
                 "The same command goes on from there"
             )
 
-    def _renew(self, lost: TailLost) -> None:
-        """A live source cannot be read again: what is left of it goes on as a source of its own."""
-        self._renewals += 1
-        self.source = f"{self._name}+{self._renewals}"
-        self._anchors = {}
-        self._report(f"{lost}. They cannot be read again; going on as source {self.source}")
+    def _go_on(self, lost: TailLost) -> None:
+        """A live source cannot be read again. What is not confirmed yet is sent as if it came first.
+
+        Under the same id: a row that was applied before the loss, its reply lost too, is then still skipped.
+        """
+        for shard in lost.shards:
+            del self._anchors[shard]
+        self._report(f"{lost}. They cannot be read again; going on behind them")
 
     def _check_anchors(self) -> None:
         topology = self._log.topology()
@@ -234,11 +234,14 @@ class Producer:
                 f"{self.source} was being appended to {self._topology.pipeline}: the server was emptied or "
                 "replaced. Start the right one, or restore its append-only file"
             )
-        lost = [
-            text for shard, anchor in sorted(self._anchors.items()) if (text := self._lost(shard, anchor))
-        ]
+        lost = {
+            shard: text
+            for shard, anchor in sorted(self._anchors.items())
+            if (text := self._lost(shard, anchor))
+        }
         if lost:
-            raise TailLost(f"the log lost entries of {self.source} that it had confirmed: {', '.join(lost)}")
+            told = ", ".join(lost.values())
+            raise TailLost(f"the log lost entries of {self.source} that it had confirmed: {told}", lost.keys())
 
     def _lost(self, shard: int, anchor: Anchor) -> str:
         """Which confirmed entries of a shard are gone; empty when none is."""
