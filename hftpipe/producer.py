@@ -241,7 +241,9 @@ class Producer:
         }
         if lost:
             told = ", ".join(lost.values())
-            raise TailLost(f"the log lost entries of {self.source} that it had confirmed: {told}", lost.keys())
+            raise TailLost(
+                f"the log lost entries of {self.source} that it had confirmed: {told}", lost.keys()
+            )
 
     def _lost(self, shard: int, anchor: Anchor) -> str:
         """Which confirmed entries of a shard are gone; empty when none is."""

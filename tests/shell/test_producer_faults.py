@@ -48,8 +48,8 @@ def test_a_file_source_asks_to_begin_again_when_the_log_lost_its_tail() -> None:
     assert desk.rows() == [(0, [1, 2, 3])]
 
 
-def test_a_live_source_reports_the_lost_range_and_goes_on_under_a_new_id() -> None:
-    """It cannot be read again, and its rows must not look like a gap."""
+def test_a_live_source_reports_the_lost_range_and_goes_on() -> None:
+    """It cannot be read again; its next rows come as if first, so that they are no gap, and none is applied twice."""
     desk = Desk()
     producer = desk.producer("live", resumable=False)
     producer.append(deposits(1))
@@ -60,23 +60,11 @@ def test_a_live_source_reports_the_lost_range_and_goes_on_under_a_new_id() -> No
     producer.append(deposits(4))
     assert [(entry.source, entry.previous, entry.position) for entry in desk.entries()] == [
         ("live", 0, 1),
-        ("live+1", 0, 3),
-        ("live+1", 3, 4),
+        ("live", 0, 3),
+        ("live", 3, 4),
     ]
     assert "lost entries of live that it had confirmed: 0/1-1 to 0/1-1 (up to row 2)" in desk.lines[-1]
-    assert "going on as source live+1" in desk.lines[-1]
-
-
-def test_each_loss_gives_a_live_source_another_id() -> None:
-    """An id that was used before has positions that no longer fit."""
-    desk = Desk()
-    producer = desk.producer("live", resumable=False)
-    for row in (1, 2, 3):
-        producer.append(deposits(row))
-        desk.lose_tail(0)
-        desk.writer.cuts = [0]
-    producer.append(deposits(4))
-    assert producer.source == "live+3"
+    assert "They cannot be read again; going on behind them" in desk.lines[-1]
 
 
 def test_a_live_source_notes_nothing() -> None:

@@ -13,7 +13,6 @@ from hftpipe.worker import ShardWorker, World
 from tests.simulation.oracle import (
     broken_content,
     broken_file,
-    broken_names,
     broken_outcomes,
     broken_shards,
     decided_rows,
@@ -31,8 +30,6 @@ def broken_end(world: SimulatedWorld, former: list[Snapshot]) -> Iterator[str]:
     outcomes = decided_rows(snapshots)
     for file in world.files:
         yield from broken_file(file.name, file.text, outcomes)
-    if world.settings.is_strict:
-        yield from broken_names(outcomes)
     yield from _broken_reports(world)
     # Live processes that were killed leave rows which their successors send again: only the journal has an order.
     is_separate = not world.settings.is_shared and not world.settings.live_sources

@@ -64,16 +64,6 @@ def broken_file(name: str, text: Text, outcomes: Decided) -> Iterator[str]:
         yield f"I12: rows {invented} of {name} were invented"
 
 
-def broken_names(outcomes: Decided) -> Iterator[str]:
-    """A live source that had to go on under another name: no row was decided under two of them."""
-    first_of: dict[tuple[str, int], str] = {}
-    for source in sorted(outcomes):
-        for row in outcomes[source]:
-            first = first_of.setdefault((source.partition("+")[0], row), source)
-            if first != source:
-                yield f"I2: row {row} was decided as one of {first} and again as one of {source}"
-
-
 def broken_content(snapshot: Snapshot, texts: Texts) -> Iterator[str]:
     """The journal holds what the sources said, and every row is in the shard of its account."""
     for record in snapshot.tables.records:

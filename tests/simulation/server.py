@@ -60,7 +60,6 @@ class Server:
     broke: Callable[[str], None]
     late_ms: int
     keeps_history: bool
-    is_strict: bool
     run: int = 1
     down_until_ms: int = 0
     late: list[Late] = field(default_factory=list)
@@ -150,17 +149,13 @@ class Server:
             self.confirmed.append(Confirmed(sender, entry.shard, entry_id, dict(entry.fields)))
 
     def settle(self, sender: str, line: str) -> None:
-        """A process has said what was lost; one that begins again sends everything anew.
-
-        One that goes on under another name forgets, in all shards, what it had confirmed under the former one.
-        """
+        """A process has said what was lost; one that begins again sends everything anew."""
         said = {
             int(shard): ("" if before else first, last) for shard, first, last, before in _LOST.findall(line)
         }
         sends_again = "Beginning again" in line
-        forgets = "cannot be read again" in line and not self.is_strict
         for entry in [entry for entry in self.confirmed if entry.sender == sender]:
-            if entry.shard in said or sends_again or forgets:
+            if entry.shard in said or sends_again:
                 if entry.is_lost and not entry.is_settled and not sends_again and entry.shard in said:
                     self._check_said(entry, *said[entry.shard])
                 entry.is_settled = True

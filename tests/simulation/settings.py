@@ -60,8 +60,7 @@ class Settings:
     """One run.
 
     has_twin: two ingest processes read the first file at once. is_shared: sources name the same accounts and ids.
-    is_strict: a log that loses its tail is also trimmed, and live sources are held to what they do not keep then: they
-    speak of every loss, and no row of theirs is decided under two names. What is known to fail is left out otherwise.
+    is_strict: a log that loses its tail is also trimmed: what is known to fail, and left out otherwise.
     grows: the files are not complete from the start. knows_dead: a killed owner is known to be gone.
     """
 

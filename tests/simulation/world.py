@@ -122,7 +122,6 @@ class SimulatedWorld:
             self.broke,
             settings.late_ms,
             keeps_history=settings.loses_tail,
-            is_strict=settings.is_strict,
         )
         self.server.changed()
         self.databases = [self._database(shard) for shard in range(settings.shards)]
@@ -322,6 +321,6 @@ class SimulatedWorld:
 _SITUATIONS = {
     "its cap": "backlog full",
     "Beginning again": "file began again",
-    "They cannot be read again": "live source renewed",
+    "They cannot be read again": "live source went on",
     "dead-lettered": "foreign entry dead-lettered",
 }
