@@ -130,7 +130,7 @@ def _broken_money(tables: Tables) -> Iterator[str]:
         refused = {index for indexes in outcomes.get("refused", {}).values() for index in indexes}
         for index in range(outcomes.get("skipped", 0), len(batch)):
             if index not in refused:
-                money += _SIGNS.get(batch.kinds[index], 0) * batch.amounts[index]
+                money += _SIGNS.get(batch.kinds[index], 0) * int(batch.amounts[index])
     money -= sum(amount for _, amount, state in tables.disputes.values() if state == "charged_back")
     there = sum(available + held for available, held, _, _ in tables.balances.values())
     if there != money:
@@ -146,7 +146,7 @@ def _broken_rows(tables: Tables, durable: Mapping[str, Iterable[int]]) -> Iterat
         outcomes = orjson.loads(record.outcomes)
         if "dead" not in outcomes and "gap" not in outcomes:
             batch = read_columns(record.payload.encode(), record.previous, record.count)
-            decided.setdefault(record.source, []).extend(batch.rows[outcomes.get("skipped", 0) :])
+            decided.setdefault(record.source, []).extend(batch.rows[outcomes.get("skipped", 0) :].tolist())
     for source, rows in decided.items():
         for before, row in pairwise(rows):
             if row <= before:

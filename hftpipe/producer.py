@@ -3,7 +3,6 @@
 A reply means: on disk. No reply means nothing, and everything behind it is sent again; the worker skips what it knows.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ class Producer:
         pieces: list[tuple[int, Batch]] = []
         size = self._limits.entry_transactions_max
         for shard, rows in route(batch, self._topology.shards).items():
-            first = bisect_right(rows.rows, self._position(shard))
+            first = int(rows.rows.searchsorted(self._position(shard), side="right"))
             pieces += [(shard, rows.slice(start, start + size)) for start in range(first, len(rows), size)]
         return pieces
 
@@ -147,12 +146,12 @@ class Producer:
         entries: list[Outgoing] = []
         for shard, piece in window:
             entries.append(Outgoing(shard, encode(self.source, previous[shard], piece, time_ms)))
-            previous[shard] = piece.rows[-1]
+            previous[shard] = int(piece.rows[-1])
         self._reach("ingest.pre_append")
         appended = self._log.append(entries)
         self._reach("ingest.post_append")
         for entry_id, entry, (shard, piece) in zip(appended.ids, entries, window, strict=False):
-            self._anchors[shard] = Anchor(piece.rows[-1], entry_id, entry.fields[b"d"].decode())
+            self._anchors[shard] = Anchor(int(piece.rows[-1]), entry_id, entry.fields[b"d"].decode())
             self._room[shard] -= 1
         self.appended_entries += len(appended.ids)
         if appended.ids:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hftpipe.backoff import Backoff
 from hftpipe.config import WorkerLimits
+from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Checkpoint
 from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode, digest_of, origin
 from hftpipe.core.ledger import Ledger
@@ -181,7 +182,7 @@ class ShardWorker:
         delivered = self._log.attach(checkpoint.id)
         self._log.announce("owner")
         due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms
-        return _Attached(epoch, checkpoint, Ledger(checkpoint.highest_tx), delivered, due_ms)
+        return _Attached(epoch, checkpoint, ColumnarLedger(checkpoint.highest_tx), delivered, due_ms)
 
     def _check_pipeline(self, store: OwnedStore) -> None:
         topology, (pipeline, shard, shards) = self._log.topology(), store.identity()

@@ -6,18 +6,17 @@ again, cut into any batches, and an append that was given up for lost may land a
 effect once, and in the order of its source.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from hftpipe.core.transaction import Column
 
 
-def first_new_row(previous: int, rows: Sequence[int], applied: int) -> int | None:
+def first_new_row(previous: int, rows: Column, applied: int) -> int | None:
     """Index of the first row that has not been applied; `len(rows)` when all were, None when rows are missing.
 
     previous: the source's position before this batch.
     rows: positions of the batch's rows, strictly ascending.
     applied: the last position of that source that was applied; 0 when there is none.
     """
-    first = bisect_right(rows, applied)
+    first = int(rows.searchsorted(applied, side="right"))
     if first < len(rows) and previous > applied:
         return None
     return first

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hftpipe.core.entry import EntryId, Foreign
 from hftpipe.core.journal import Record
-from hftpipe.core.ledger import Account, Deposit
+from hftpipe.core.ledger import Balance, Deposit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Commit:
     """All that some entries changed.
 
     taken: transaction ids taken, by journal number.
-    named_by: the journal number that last named each of `accounts`.
+    balances: every account that was named, ascending; see `ledger.Balance`.
     positions: last position applied, of each source that moved.
     """
 
@@ -51,8 +51,7 @@ class Commit:
     after: Checkpoint
     records: Sequence[Record]
     taken: Sequence[tuple[int, Sequence[int]]]
-    accounts: Mapping[int, Account]
-    named_by: Mapping[int, int]
+    balances: Sequence[Balance]
     disputes: Mapping[int, Deposit]
     positions: Mapping[str, int]
     dead: Sequence[Foreign]

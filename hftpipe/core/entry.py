@@ -15,13 +15,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import accumulate
 from typing import Final, NamedTuple
 
+import numpy as np
 import orjson
 
-from hftpipe.core.routing import shard_of
-from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX, KIND_LETTERS, MOVING, Batch
+from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX, KIND_LETTERS, Batch, Column
 from hftpipe.errors import EntryDamaged
 
 FORMAT: Final = 1
@@ -101,23 +100,21 @@ class Foreign:
 
 def encode(source: str, previous: int, batch: Batch, time_ms: int) -> dict[bytes, bytes]:
     """The fields of an entry, in the order in which they are written."""
-    rows = batch.rows
-    increments = [row - before for row, before in zip(rows, [previous, *rows[:-1]], strict=True)]
     payload = {
         "kind": batch.kinds,
         "account": batch.accounts,
         "tx": batch.txs,
         "amount": batch.amounts,
-        "row": increments,
+        "row": np.diff(batch.rows, prepend=previous),
     }
     fields = {
         b"v": b"%d" % FORMAT,
         b"src": source.encode(),
         b"prev": b"%d" % previous,
-        b"pos": b"%d" % rows[-1],
+        b"pos": b"%d" % batch.rows[-1],
         b"t": b"%d" % time_ms,
         b"n": b"%d" % len(batch),
-        b"b": orjson.dumps(payload),
+        b"b": orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY),
     }
     fields[b"d"] = _signature(fields).encode()
     return fields
@@ -183,7 +180,7 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
         raw.id,
         _text(fields[b"src"], "src"),
         previous,
-        batch.rows[-1],
+        int(batch.rows[-1]),
         _number(fields, b"t"),
         fields[b"b"].decode(),
         digest,
@@ -223,41 +220,36 @@ def _columns(payload: bytes, previous: int, count: int) -> Batch:
         raise _NotOurs("column kind holds an unknown letter")
     if count == 0 or len(kinds) != count:
         raise _NotOurs("field n is not the number of transactions")
-    for name in ("account", "amount", "row") if txs is None else ("account", "tx", "amount", "row"):
-        _check_integers(name, columns[name], count)
-    if min(columns["row"]) == 0:
+    accounts, amounts, increments = (_column(name, columns, count) for name in ("account", "amount", "row"))
+    rows = np.cumsum(increments) + previous
+    if rows[0] <= previous or (rows[1:] <= rows[:-1]).any():  # also where the sum went beyond 64 bits
         raise _NotOurs("rows do not ascend")
-    if min(columns["row"]) < 1:
-        raise _NotOurs("rows do not ascend")
-    rows = list(accumulate(columns["row"], initial=previous))[1:]
-    return Batch(kinds, columns["account"], txs, columns["amount"], rows)
+    return Batch(kinds, accounts, None if txs is None else _column("tx", columns, count), amounts, rows)
 
 
-def _check_integers(name: str, column: object, count: int) -> None:
-    if not isinstance(column, list) or len(column) != count:
+def _column(name: str, columns: Mapping[str, object], count: int) -> Column:
+    values = columns[name]
+    if not isinstance(values, list) or len(values) != count:
         raise _NotOurs(f"column {name} has not n values")
-    if set(map(type, column)) != {int}:
-        raise _NotOurs(f"column {name} holds something else than integers")
-    if min(column) < 0 or max(column) > INT64_MAX:
-        raise _NotOurs(f"column {name} holds a value out of range")
+    try:
+        column = np.array(values)
+    except ValueError:  # lists of different lengths within
+        column = np.array([])
+    # numpy takes a boolean among integers for 1 or 0, and an integer beyond 64 bits for a float.
+    if column.dtype != np.int64 or column.ndim != 1 or column.min() < 0 or bool in map(type, values):
+        raise _NotOurs(f"column {name} holds something else than integers from 0 to 2^63-1")
+    return column
 
 
 def _check_values(batch: Batch, shard: int, shards: int) -> None:
-    if any(shard_of(account, shards) != shard for account in set(batch.accounts)):
+    if (batch.accounts % shards != shard).any():
         raise _NotOurs("an account belongs to another shard")
-    if batch.rows[-1] > INT64_MAX:
-        raise _NotOurs("a row is out of range")
-    if max(batch.amounts) > AMOUNT_MAX:
+    if batch.amounts.max() > AMOUNT_MAX:
         raise _NotOurs("an amount is out of range")
-    if batch.kinds.count("D") + batch.kinds.count("W") == len(batch):
-        if min(batch.amounts) == 0:
-            raise _NotOurs("an amount is zero")
-        return
-    if batch.txs is None:
+    moving = batch.is_moving
+    if batch.txs is None and not moving.all():
         raise _NotOurs("a dispute names no transaction")
-    if any(
-        (kind in MOVING) is (amount == 0) for kind, amount in zip(batch.kinds, batch.amounts, strict=True)
-    ):
+    if ((batch.amounts > 0) != moving).any():
         raise _NotOurs("an amount does not suit its kind")
 
 

@@ -7,7 +7,7 @@ one commit; when that commit fails, the ledger must be thrown away.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from hftpipe.core.transaction import INT64_MAX, INT64_MIN, Batch, Kind
@@ -87,13 +87,16 @@ class Outcome:
     taken: list[int]
 
 
-@dataclass(slots=True)
-class Changes:
-    """What a commit must write: accounts and the journal number that last named each, and disputes."""
+Balance = tuple[int, int, int, bool, int]
+"""Account, available, held, locked, and the number of the journal record that last named it."""
 
-    accounts: dict[int, Account] = field(default_factory=dict)
-    named_by: dict[int, int] = field(default_factory=dict)
-    disputes: dict[int, Deposit] = field(default_factory=dict)
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a commit must write: the balances of all accounts that were named, by account, and disputes."""
+
+    balances: Sequence[Balance]
+    disputes: dict[int, Deposit]
 
 
 class Ledger:
@@ -108,7 +111,8 @@ class Ledger:
         self._taken: set[int] = set()
         self._deposits: dict[int, Deposit | Undisputable] = {}
         self._watched: set[int] = set()
-        self._changes = Changes()
+        self._named_by: dict[int, int] = {}
+        self._disputes: dict[int, Deposit] = {}
 
     @property
     def highest_tx(self) -> int:
@@ -122,54 +126,84 @@ class Ledger:
         disputed: set[int] = set()
         highest = self._highest_tx
         for batch in batches:
-            accounts.update(batch.accounts)
-            moving, naming = _ids(batch)
-            disputed.update(naming)
-            if moving and min(moving) <= highest:
-                txs.update(tx for tx in moving if tx <= highest)
-        return Needs(accounts - self._accounts.keys(), txs, disputed)
+            accounts.update(batch.accounts.tolist())
+            if batch.txs is not None:
+                moving = batch.is_moving
+                disputed.update(batch.txs[~moving].tolist())
+                txs.update(batch.txs[moving & (batch.txs <= highest)].tolist())
+        return Needs(self._unknown(accounts), txs, disputed)
 
     def learn(self, needs: Needs, facts: Facts) -> None:
         """Takes in the answer to `needs`; an account that the store does not know begins at zero."""
-        self._accounts.update(facts.accounts)
-        for account in needs.accounts - facts.accounts.keys():
-            self._accounts[account] = Account()
+        self._add({account: facts.accounts.get(account) or Account() for account in needs.accounts})
         self._taken = set(facts.taken)
         self._deposits = dict(facts.deposits)
         self._watched = set(needs.disputed)
 
+    def _unknown(self, accounts: set[int]) -> set[int]:
+        return accounts - self._accounts.keys()
+
+    def _add(self, accounts: dict[int, Account]) -> None:
+        self._accounts.update(accounts)
+
+    def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
+        """Decides the batches of one commit, in order; each comes with the number of its journal record."""
+        return [self.apply(batch, number) for number, batch in batches]
+
     def apply(self, batch: Batch, number: int) -> Outcome:
         """Decides each transaction in order.
 
-        number: of the journal entry that the batch came with.
+        number: of the journal record that the batch came with.
         """
-        self._changes.named_by.update(dict.fromkeys(batch.accounts, number))
-        outcome = Outcome([], [])
-        accounts, known, watched = self._accounts, self._taken, self._watched
-        txs: Sequence[int | None] = batch.txs if batch.txs is not None else [None] * len(batch)
-        rows = zip(batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
-        for index, (kind, account_id, tx, amount) in enumerate(rows):
+        ids = batch.accounts.tolist()
+        self._named_by.update(dict.fromkeys(ids, number))
+        txs: list[int | None] = [None] * len(batch) if batch.txs is None else batch.txs.tolist()
+        taken, is_new = self._take(batch.kinds, txs)
+        rows = zip(range(len(batch)), batch.kinds, ids, txs, batch.amounts.tolist(), is_new, strict=True)
+        return Outcome(self._decide(rows), taken)
+
+    def _take(self, kinds: str, txs: Sequence[int | None]) -> tuple[list[int], list[bool]]:
+        """Ids that these deposits and withdrawals take, and which rows are the first use of theirs."""
+        known = self._taken
+        taken: list[int] = []
+        is_new: list[bool] = []
+        for kind, tx in zip(kinds, txs, strict=True):
+            first = kind in "DW" and tx not in known
+            is_new.append(first)
+            if first and tx is not None:
+                known.add(tx)
+                taken.append(tx)
+        return taken, is_new
+
+    def _decide(
+        self, rows: Iterable[tuple[int, str, int, int | None, int, bool]]
+    ) -> list[tuple[int, Refusal]]:
+        """The refused among some rows: index, kind, account, id, amount, whether the id is new."""
+        accounts, watched = self._accounts, self._watched
+        refused: list[tuple[int, Refusal]] = []
+        for index, kind, account_id, tx, amount, is_new in rows:
             account = accounts[account_id]
             if kind in "DW":
-                is_new = tx not in known
-                if is_new and tx is not None:
-                    known.add(tx)
-                    outcome.taken.append(tx)
                 refusal = _move(kind, account, amount, is_new=is_new)
                 if is_new and tx in watched:
                     self._watch(kind, account_id, tx, amount, refusal)
             else:
                 refusal = self._dispute(kind, account, account_id, tx)
             if refusal is not None:
-                outcome.refused.append((index, refusal))
-        return outcome
+                refused.append((index, refusal))
+        return refused
 
     def take_changes(self) -> Changes:
         """What all batches applied since the last call changed; the ledger starts anew from there."""
-        changes, self._changes = self._changes, Changes()
-        changes.accounts = {account: self._accounts[account] for account in changes.named_by}
+        named_by, self._named_by = self._named_by, {}
+        disputes, self._disputes = self._disputes, {}
         self._highest_tx = max(self._highest_tx, max(self._taken, default=-1))
-        return changes
+        balances = [
+            (account, state.available, state.held, state.locked, number)
+            for account, number in sorted(named_by.items())
+            for state in [self._accounts[account]]
+        ]
+        return Changes(balances, disputes)
 
     def _watch(
         self, kind: str, account_id: int, tx: int | None, amount: int, refusal: Refusal | None
@@ -192,21 +226,8 @@ class Ledger:
             return Refusal.WRONG_ACCOUNT
         refusal = _DISPUTES[kind](account, deposit)
         if refusal is None:
-            self._changes.disputes[tx] = deposit
+            self._disputes[tx] = deposit
         return refusal
-
-
-def _ids(batch: Batch) -> tuple[Sequence[int], Sequence[int]]:
-    """The batch's ids: those of deposits and withdrawals, and those that disputes name."""
-    if batch.txs is None:
-        return (), ()
-    if batch.kinds.count("D") + batch.kinds.count("W") == len(batch):
-        return batch.txs, ()
-    moving: list[int] = []
-    naming: list[int] = []
-    for kind, tx in zip(batch.kinds, batch.txs, strict=True):
-        (moving if kind in "DW" else naming).append(tx)
-    return moving, naming
 
 
 def _move(kind: str, account: Account, amount: int, *, is_new: bool) -> Refusal | None:

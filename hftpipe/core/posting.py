@@ -4,14 +4,14 @@
 ledger what the store knows (`Ledger.needs`, `Ledger.learn`).
 """
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from hftpipe.core.chain import first_new_row
 from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import Entry, Foreign
 from hftpipe.core.journal import Record, record_dead, record_entry, record_gap
-from hftpipe.core.ledger import Ledger
+from hftpipe.core.ledger import Ledger, Outcome
 from hftpipe.core.transaction import Batch
 
 
@@ -53,11 +53,21 @@ def post(
     before: the checkpoint that the ledger stands at.
     positions: as `follow_chain` left them.
     """
+    numbered = list(enumerate(steps, before.number + 1))
+    outcomes = iter(
+        ledger.apply_all(
+            [
+                (number, step.batch)
+                for number, step in numbered
+                if isinstance(step, Step) and step.batch is not None
+            ]
+        )
+    )
     records: list[Record] = []
     taken: list[tuple[int, Sequence[int]]] = []
     totals, chain = before.totals, before.hash
-    for number, step in enumerate(steps, before.number + 1):
-        record, ids, totals = _post(ledger, number, step, chain, totals)
+    for number, step in numbered:
+        record, ids, totals = _record(number, step, outcomes, chain, totals)
         records.append(record)
         chain = record.hash
         if ids:
@@ -79,22 +89,21 @@ def post(
         after,
         records,
         taken,
-        changes.accounts,
-        changes.named_by,
+        changes.balances,
         changes.disputes,
         {source: positions[source] for source in sorted(sources)},
         [step for step in steps if isinstance(step, Foreign)],
     )
 
 
-def _post(
-    ledger: Ledger, number: int, step: Step | Foreign, chain: str, totals: Totals
+def _record(
+    number: int, step: Step | Foreign, outcomes: Iterator[Outcome], chain: str, totals: Totals
 ) -> tuple[Record, Sequence[int], Totals]:
     if isinstance(step, Foreign):
         return record_dead(number, step, chain), (), replace(totals, dead=totals.dead + 1)
     if step.batch is None:
         return record_gap(number, step.entry, chain), (), replace(totals, gaps=totals.gaps + 1)
-    outcome = ledger.apply(step.batch, number)
+    outcome = next(outcomes)
     record = record_entry(number, step.entry, step.first, outcome.refused, chain)
     refused = len(outcome.refused)
     totals = replace(

@@ -82,9 +82,8 @@ class MemoryStore:
         self.records += commit.records
         for number, txs in commit.taken:
             self.transactions.update(dict.fromkeys(txs, number))
-        for account, balance in commit.accounts.items():
-            named_by = commit.named_by[account]
-            self.balances[account] = (balance.available, balance.held, balance.locked, named_by)
+        for account, available, held, locked, named_by in commit.balances:
+            self.balances[account] = (available, held, locked, named_by)
         for tx, deposit in commit.disputes.items():
             self.disputes[tx] = replace(deposit)
         self.sources.update(commit.positions)

@@ -256,13 +256,7 @@ class SqliteStore:
         )
         for number, txs in commit.taken:
             execute(_ADD_TRANSACTIONS, (number, orjson.dumps(txs).decode()))
-        executemany(
-            _PUT_BALANCE,
-            [
-                (account, balance.available, balance.held, balance.locked, commit.named_by[account])
-                for account, balance in sorted(commit.accounts.items())
-            ],
-        )
+        executemany(_PUT_BALANCE, commit.balances)
         executemany(
             _PUT_DISPUTE,
             [

@@ -23,6 +23,7 @@ To add a rule
   joins `InvalidReason`.
 """
 
+from hftpipe.validation.columnar import ColumnarCsvValidator
 from hftpipe.validation.csv import CsvValidator
 from hftpipe.validation.fields import Rounding
 from hftpipe.validation.jsonl import JsonlValidator
@@ -31,6 +32,7 @@ from hftpipe.validation.rows import Row, RowRule, Validated
 
 __all__ = [
     "Broken",
+    "ColumnarCsvValidator",
     "CsvValidator",
     "Invalid",
     "InvalidReason",

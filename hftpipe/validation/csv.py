@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
@@ -73,6 +73,16 @@ class CsvValidator:
         Raises SourceRefused when the columns cannot be told from it; the caller puts the source's name in front.
         """
         return cls(_column_names(header_line), rounding, extra_rules)
+
+    @property
+    def width(self) -> int:
+        """How many columns the header names."""
+        return self._width
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """The column of each field that the header names."""
+        return self._positions
 
     @property
     def has_tx(self) -> bool:

@@ -146,7 +146,7 @@ def judge_lines(
         txs.append(tx)
         amounts.append(amount)
         numbers.append(number)
-    batch = Batch("".join(kinds), accounts, txs if has_tx else None, amounts, numbers)
+    batch = Batch.of("".join(kinds), accounts, txs if has_tx else None, amounts, numbers)
     return Validated(batch, sorted(invalid, key=lambda row: row.line), len(batch) + len(invalid))
 
 

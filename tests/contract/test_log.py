@@ -261,7 +261,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[RedisPlace]:
 
 
 def outgoing(number: int, shard: int = 0) -> Outgoing:
-    fields = encode("source", number, Batch("D", [shard], [number], [5], [number + 1]), 0)
+    fields = encode("source", number, Batch.of("D", [shard], [number], [5], [number + 1]), 0)
     return Outgoing(shard, fields)
 
 

@@ -24,7 +24,7 @@ def batch_of(rows: Sequence[Row], positions: Sequence[int]) -> Batch:
     """Rows with an id each, or all of them without."""
     kinds, accounts, txs, amounts = zip(*rows, strict=True)
     columns = None if None in txs else list(txs)
-    return Batch("".join(kinds), list(accounts), columns, list(amounts), list(positions))
+    return Batch.of("".join(kinds), list(accounts), columns, list(amounts), list(positions))
 
 
 def entry_of(

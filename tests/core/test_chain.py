@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ positions = st.lists(st.integers(1, 60), min_size=1, max_size=20, unique=True).m
 )
 def test_the_first_new_row_is_found(previous: int, rows: list[int], applied: int, first: int | None) -> None:
     """In turn, sent again in part and in whole, and behind rows that are missing."""
-    assert first_new_row(previous, rows, applied) == first
+    assert first_new_row(previous, np.array(rows), applied) == first
 
 
 @given(positions, st.integers(0, 61), st.data())
@@ -37,7 +38,7 @@ def test_it_says_what_the_plain_words_say(rows: list[int], applied: int, data: s
     """New is what is above `applied`; if something is new and the batch begins above `applied`, rows are missing."""
     previous = data.draw(st.integers(0, rows[0] - 1))
     new = [row for row in rows if row > applied]
-    first = first_new_row(previous, rows, applied)
+    first = first_new_row(previous, np.array(rows), applied)
     if new and previous > applied:
         assert first is None
     else:
@@ -65,7 +66,7 @@ def test_each_row_is_applied_once_and_in_order(
     applied: list[int] = []
     for start, stop in arrivals:
         previous, piece = (rows[start - 1] if start else 0), rows[start:stop]
-        first = first_new_row(previous, piece, applied[-1] if applied else 0)
+        first = first_new_row(previous, np.array(piece), applied[-1] if applied else 0)
         if first is not None:
             applied += piece[first:]
         assert applied == rows[: len(applied)]

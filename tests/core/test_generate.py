@@ -56,7 +56,9 @@ def test_most_disputes_name_an_earlier_deposit_of_their_account_and_most_resolve
     deposits: set[tuple[int, int]] = set()
     disputed: set[tuple[int, int]] = set()
     plausible: Counter[tuple[str, bool]] = Counter()
-    for kind, account, tx in zip(batch.kinds, batch.accounts, batch.txs or (), strict=True):
+    for kind, account, tx in zip(
+        batch.kinds, batch.accounts, [] if batch.txs is None else batch.txs, strict=True
+    ):
         named = (account, tx)
         if kind == "D":
             deposits.add(named)

@@ -69,13 +69,13 @@ def _each(outcome: Outcome, count: int) -> list[str]:
 def balances(ledger: Ledger) -> dict[int, tuple[Fraction, Fraction, Fraction, bool]]:
     """Available, held and total in units, and whether it is locked, of each account that was named."""
     return {
-        number: (
-            Fraction(account.available, UNIT),
-            Fraction(account.held, UNIT),
-            Fraction(account.available + account.held, UNIT),
-            account.locked,
+        account: (
+            Fraction(available, UNIT),
+            Fraction(held, UNIT),
+            Fraction(available + held, UNIT),
+            locked,
         )
-        for number, account in ledger.take_changes().accounts.items()
+        for account, available, held, locked, _ in ledger.take_changes().balances
     }
 
 
@@ -233,7 +233,7 @@ def test_an_account_exists_from_the_first_transaction_that_names_it() -> None:
     """Even a refused one: the account is written with zero."""
     ledger, _ = decide("W 1 1 5 · P 2 9")
     changes = ledger.take_changes()
-    assert changes.accounts == {1: Account(), 2: Account()}
+    assert [balance[:4] for balance in changes.balances] == [(1, 0, 0, False), (2, 0, 0, False)]
 
 
 # --- Overflow ------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_rows_without_ids_are_never_duplicates_and_take_nothing() -> None:
 
 def test_a_dispute_without_an_id_is_a_bug_of_the_caller() -> None:
     """Neither validation nor decoding lets one pass."""
-    batch = Batch("P", [1], None, [0], [1])
+    batch = Batch.of("P", [1], None, [0], [1])
     ledger = Ledger()
     needs = ledger.needs([batch])
     ledger.learn(needs, Facts({}, set(), {}))
@@ -360,9 +360,8 @@ def test_changes_hold_each_account_with_the_entry_that_named_it_last() -> None:
     ledger.apply(batch_of(rows, [1, 2]), 7)
     ledger.apply(batch_of([("W", 2, None, UNIT)], [3]), 8)
     changes = ledger.take_changes()
-    assert changes.named_by == {1: 7, 2: 8}
-    assert changes.accounts == {1: Account(5 * UNIT), 2: Account(4 * UNIT)}
-    assert ledger.take_changes().accounts == {}
+    assert changes.balances == [(1, 5 * UNIT, 0, False, 7), (2, 4 * UNIT, 0, False, 8)]
+    assert ledger.take_changes().balances == []
 
 
 # --- Equal to the model ----------------------------------------------------------------------------------------

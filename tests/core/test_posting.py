@@ -133,7 +133,7 @@ def test_a_commit_says_how_far_it_reaches() -> None:
     assert (commit.after.number, commit.after.highest_tx) == (2, 9)
     assert commit.taken == [(1, [7]), (2, [9, 8])]
     assert commit.positions == {"source": 3}
-    assert commit.named_by == {1: 1, 2: 2}
+    assert [(account, named_by) for account, *_, named_by in commit.balances] == [(1, 1), (2, 2)]
 
 
 # --- What a journal record says about its deposits ------------------------------------------------------------------

@@ -17,7 +17,7 @@ def validate(lines: bytes, header: bytes = HEADER, first_line: int = 2) -> tuple
 def test_rows_become_columns_with_their_line_numbers() -> None:
     lines = b"deposit,1,10,1.5\n\nwithdrawal,2,11,.0001\ndispute,1,10,\nresolve,1,10,9\nchargeback,1,10,0\n"
     batch, invalid = validate(lines, first_line=100)
-    assert batch == Batch(
+    assert batch == Batch.of(
         "DWPRC", [1, 2, 1, 1, 1], [10, 11, 10, 10, 10], [15_000, 1, 0, 0, 0], [100, 102, 103, 104, 105]
     )
     assert invalid == []
@@ -25,12 +25,13 @@ def test_rows_become_columns_with_their_line_numbers() -> None:
 
 def test_no_lines_are_an_empty_batch() -> None:
     validated = CsvValidator.from_header(HEADER).validate(b"", 2)
-    assert (len(validated.batch), validated.batch.txs, validated.invalid, validated.rows) == (0, [], [], 0)
+    assert validated.batch.txs is not None
+    assert (len(validated.batch), validated.invalid, validated.rows) == (0, [], 0)
 
 
 def test_a_last_line_needs_no_line_end() -> None:
     batch, _ = validate(b"deposit,1,1,1\r\ndeposit,1,2,1\r")
-    assert batch.rows == [2, 3]
+    assert batch.rows.tolist() == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +46,13 @@ def test_a_last_line_needs_no_line_end() -> None:
 )
 def test_a_header_names_the_columns_in_any_case_quotes_and_aliases(header: bytes) -> None:
     batch, invalid = validate(b"deposit,1,2,3", header)
-    assert batch == Batch("D", [1], [2], [30_000], [2])
+    assert batch == Batch.of("D", [1], [2], [30_000], [2])
     assert invalid == []
 
 
 def test_columns_may_stand_in_any_order_between_others() -> None:
     batch, invalid = validate(b"x,3,2,,1,deposit", b"note,amount,tx,,client,type")
-    assert batch == Batch("D", [1], [2], [30_000], [2])
+    assert batch == Batch.of("D", [1], [2], [30_000], [2])
     assert invalid == []
 
 
@@ -59,7 +60,7 @@ def test_without_tx_column_deposits_have_no_ids_and_disputes_are_invalid() -> No
     batch, invalid = validate(
         b"deposit,1,3\ndispute,1,\nwithdrawal,1,2\nbad,1,1\ndispute,x", b"type,client,amount"
     )
-    assert batch == Batch("DW", [1, 1], None, [30_000, 20_000], [2, 4])
+    assert batch == Batch.of("DW", [1, 1], None, [30_000, 20_000], [2, 4])
     assert [(row.line, row.field, row.reason) for row in invalid] == [
         (3, "tx", "missing_field"),
         (5, "kind", "bad_kind"),

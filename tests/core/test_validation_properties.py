@@ -37,7 +37,9 @@ def check_sound(validated: Validated, lines: bytes) -> None:
     columns = [batch.accounts, batch.amounts, batch.rows, *([batch.txs] if batch.txs is not None else [])]
     assert {len(column) for column in columns} == {len(batch)}
     assert set(batch.kinds) <= KIND_LETTERS
-    assert all(0 <= number <= INT64_MAX for number in (*batch.accounts, *(batch.txs or ())))
+    assert all(
+        0 <= number <= INT64_MAX for number in (*batch.accounts, *([] if batch.txs is None else batch.txs))
+    )
     for kind, amount in zip(batch.kinds, batch.amounts, strict=True):
         assert 1 <= amount <= AMOUNT_MAX if kind in MOVING else amount == 0
     numbers = sorted([*batch.rows, *(row.line for row in validated.invalid)])

@@ -21,7 +21,7 @@ def mark(line: int) -> Mark:
 
 def deposits(*rows: int, accounts: Sequence[int] = (0,)) -> Batch:
     """Deposits dealt out over the accounts; row and transaction id are the same number."""
-    return Batch(
+    return Batch.of(
         "D" * len(rows), [accounts[row % len(accounts)] for row in rows], rows, [1] * len(rows), rows
     )
 

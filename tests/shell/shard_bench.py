@@ -18,7 +18,7 @@ from tests.shell.memory_pipeline import WORKER_LIMITS, StillClock
 def deposits(first_row: int, count: int, account: int = 0) -> Batch:
     """So many deposits of one unit each; row and transaction id are the same number."""
     rows = list(range(first_row, first_row + count))
-    return Batch("D" * count, [account] * count, rows, [10_000] * count, rows)
+    return Batch.of("D" * count, [account] * count, rows, [10_000] * count, rows)
 
 
 class UnreliableStore(MemoryStore):

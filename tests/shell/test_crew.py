@@ -40,7 +40,7 @@ class Harbour:
         self.lines: list[str] = []
         self._opened = opened
         for shard in range(3):
-            self.log.append(Outgoing(shard, encode("file", 0, Batch("D", [shard], [1], [1], [1]), 0)))
+            self.log.append(Outgoing(shard, encode("file", 0, Batch.of("D", [shard], [1], [1], [1]), 0)))
         self.crew = Crew(
             {shard: self._worker(shard, until_idle) for shard in range(3)}, self.stop, self.lines.append
         )

@@ -12,7 +12,7 @@ import pytest
 from hftpipe.config import SOURCE_CHARACTERS_MAX
 from hftpipe.errors import SourceRefused, UsageError
 from hftpipe.intake import Intake, IntakeOptions, open_intakes
-from hftpipe.validation import CsvValidator, JsonlValidator, Rounding
+from hftpipe.validation import ColumnarCsvValidator, JsonlValidator, Rounding
 
 CSV = b"type,client,tx,amount\ndeposit,1,1,1.00005\n"
 JSONL = b'{"type":"deposit","client":1,"tx":1,"amount":"1"}\n'
@@ -167,7 +167,7 @@ def test_standard_input_is_a_new_source_each_time(stdin: int, stop: threading.Ev
     assert intake.name.startswith("stdin:")
     assert intake.name != other.name
     assert not intake.resumable
-    assert isinstance(intake.validator, CsvValidator)
+    assert isinstance(intake.validator, ColumnarCsvValidator)
     assert lines_of([intake]) == CSV.partition(b"\n")[2]
 
 

@@ -58,7 +58,7 @@ def test_a_batch_without_rows_appends_nothing() -> None:
 def test_rows_without_transaction_ids_are_appended_as_such() -> None:
     """A source without that column has none in any entry."""
     desk = Desk(shards=2)
-    batch = Batch("DD", [0, 1], None, [1, 1], [1, 2])
+    batch = Batch.of("DD", [0, 1], None, [1, 1], [1, 2])
     desk.producer().append(batch)
     assert [entry.batch.txs for shard in (0, 1) for entry in desk.entries(shard)] == [None, None]
 

@@ -162,11 +162,11 @@ def test_what_was_done_is_counted(tmp_path: Path) -> None:
 def work(home: Path) -> None:
     """A worker applies: two rows and a refused one, one of them again, one behind a gap, a foreign entry."""
     bench = ShardBench()
-    rows = Batch("DWD", [0, 0, 0], [1, 2, 3], [10, 20, 30], [1, 2, 3])
+    rows = Batch.of("DWD", [0, 0, 0], [1, 2, 3], [10, 20, 30], [1, 2, 3])
     for fields in (
         encode("file", 0, rows, 0),
         encode("file", 0, rows.slice(0, 1), 0),
-        encode("file", 8, Batch("D", [0], [9], [1], [9]), 0),
+        encode("file", 8, Batch.of("D", [0], [9], [1], [9]), 0),
         {b"hello": b"world"},
     ):
         bench.append_fields(fields)

@@ -45,7 +45,7 @@ class Feed:
         """The fields of an entry with the rows from first to last."""
         rows = list(range(first, last + 1))
         txs = [IDS_FROM + row for row in rows]
-        batch = Batch("D" * len(rows), [self.account] * len(rows), txs, [10_000] * len(rows), rows)
+        batch = Batch.of("D" * len(rows), [self.account] * len(rows), txs, [10_000] * len(rows), rows)
         return encode(self.source, first - 1 if previous is None else previous, batch, 1_700_000_000_000)
 
     def append(self, entries: int, rows: int = 2) -> None:
