@@ -62,6 +62,7 @@ class _Attached:
     delivered: EntryId
     """The group has handed out entries up to here, perhaps to a dead worker: those are read by range."""
     beat_due_ms: int
+    tidy_due_ms: int
     done: list[EntryId] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     entries_wanted: int = 64
@@ -181,8 +182,15 @@ class ShardWorker:
         checkpoint = self._anchor(store, epoch, store.checkpoint())
         delivered = self._log.attach(checkpoint.id)
         self._log.announce("owner")
-        due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms
-        return _Attached(epoch, checkpoint, ColumnarLedger(checkpoint.highest_tx), delivered, due_ms)
+        now_ms = self._world.clock.monotonic_ms()
+        return _Attached(
+            epoch,
+            checkpoint,
+            ColumnarLedger(checkpoint.highest_tx),
+            delivered,
+            beat_due_ms=now_ms + self._limits.beat_ms,
+            tidy_due_ms=now_ms + self._limits.lease_ms,
+        )
 
     def _check_pipeline(self, store: OwnedStore) -> None:
         topology, (pipeline, shard, shards) = self._log.topology(), store.identity()
@@ -248,6 +256,7 @@ class ShardWorker:
                 self._commit(store, state, group)
                 backoff.reset()
             self._beat(store, state)
+            self._tidy(state)
         self._acknowledge(state)
 
     def _next_entries(self, state: _Attached) -> list[RawEntry]:
@@ -357,6 +366,13 @@ class ShardWorker:
         if self._world.clock.monotonic_ms() >= state.beat_due_ms:
             store.beat(state.epoch)
             self._mark_beaten(state)
+
+    def _tidy(self, state: _Attached) -> None:
+        """Once a lease: takes over what a replaced worker has read since, or it would count as backlog for ever."""
+        now_ms = self._world.clock.monotonic_ms()
+        if now_ms >= state.tidy_due_ms:
+            state.delivered = max(state.delivered, self._log.attach(state.checkpoint.id))
+            state.tidy_due_ms = now_ms + self._limits.lease_ms
 
     def _mark_beaten(self, state: _Attached) -> None:
         state.beat_due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms

@@ -3,9 +3,11 @@
 import pytest
 
 from hftpipe.config import WorkerLimits
+from hftpipe.core.entry import EntryId, origin
 from hftpipe.errors import EntryDamaged, Fenced
 from hftpipe.ports import Ownership, Topology
 from hftpipe.store.memory import MemoryStore
+from tests.shell.memory_pipeline import WORKER_LIMITS
 from tests.shell.shard_bench import ShardBench, UnreliableStore
 
 LEASE_MS = WorkerLimits().lease_ms
@@ -237,3 +239,24 @@ def test_the_next_owner_clears_why_the_shard_had_stopped() -> None:
     bench.worker("second").run()
     assert bench.store.stopped == ""
     assert bench.balance() == 1
+
+
+def test_what_a_replaced_worker_reads_later_is_taken_over_within_a_lease() -> None:
+    """Entries handed to one that can no longer commit would count as backlog for ever, and producers would wait."""
+    bench = ShardBench()
+    zombie = bench.new_reader("zombie")
+
+    def read_as_a_zombie() -> None:
+        if len(bench.waits) == 1:
+            bench.append(1, 1)
+        if len(bench.waits) == 3:
+            group = bench.log.streams[0].group
+            assert group is not None
+            group.delivered = origin(1)  # the owner had found them by range, before the group gave them out
+            assert len(zombie.read(10, 0, [], None)) == 2
+
+    bench.meanwhile = read_as_a_zombie
+    bench.stopping = lambda: bench.clock.now_ms > 2 * WORKER_LIMITS.lease_ms
+    bench.worker(until_idle=False).run()
+    assert bench.store.checkpoint().id == EntryId(1, 1)
+    assert bench.pending == []
