@@ -321,8 +321,15 @@ def decided(shard: Snapshot) -> list[Row]:
             continue
         batch = read_columns(record.payload.encode(), record.previous, record.count)
         reasons = {at: reason for reason, places in outcomes.get("refused", {}).items() for at in places}
-        txs = batch.txs or [None] * len(batch)
-        columns = zip(batch.rows, batch.kinds, batch.accounts, txs, batch.amounts, strict=True)
+        txs = [None] * len(batch) if batch.txs is None else batch.txs.tolist()
+        columns = zip(
+            batch.rows.tolist(),
+            batch.kinds,
+            batch.accounts.tolist(),
+            txs,
+            batch.amounts.tolist(),
+            strict=True,
+        )
         rows += [
             (Path(record.source).name, *cells, reasons.get(index, "applied"))
             for index, cells in enumerate(columns)

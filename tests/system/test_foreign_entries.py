@@ -33,7 +33,7 @@ FOREIGN: dict[str, tuple[Callable[[Fields], Fields], str]] = {
     "unequal columns": (lambda ours: changed(ours, tx=[1]), "column tx has not n values"),
     "a float": (
         lambda ours: changed(ours, amount=[1.5, 2]),
-        "column amount holds something else than integers",
+        "column amount holds something else than integers from 0 to 2^63-1",
     ),
     "another shard's account": (
         lambda ours: changed(ours, account=[next(accounts_of(1))] * 2),
