@@ -44,6 +44,8 @@ class WorkerLimits:
 
     read_entries_max: int = 1_024
     """Entries taken from the log with one read."""
+    accounts_max: int = 150_000
+    """Accounts of one shard kept in memory; with more, all are read again when they are needed."""
     commit_transactions_max: int = 65_536
     """Transactions in one commit."""
     read_wait_ms: int = 250

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hftpipe.errors import TailLost
+from hftpipe.errors import Interrupted, TailLost
 from hftpipe.invalid_report import InvalidReport
 from hftpipe.producer import Producer
 from hftpipe.source.stream import Source
@@ -53,10 +53,12 @@ def ingest(
     summary: Summary,
     report: InvalidReport,
     stopping: Callable[[], bool],
+    until_told: bool = False,
 ) -> None:
     """Appends all that the producer's predecessors have not, and adds it to the summary.
 
-    Raises SourceRefused, SourceBroken, LogForeign; whatever was appended before stays, and can be resumed.
+    until_told: the source has no end of its own; to be told to stop is one.
+    Raises SourceRefused, SourceBroken, LogForeign, Interrupted; whatever was appended before stays, and can be resumed.
     """
     resumption = producer.resume()
     after, known = resumption.after, resumption.known
@@ -73,8 +75,10 @@ def ingest(
                 reported = max(reported, block.mark.line)
                 producer.note(block.mark)
                 summary.add(validated)
-                if stopping():
-                    break
+                if stopping() and not until_told:
+                    raise Interrupted(
+                        f"stopped behind line {block.mark.line} of {producer.source}; the rest was not read"
+                    )
         except TailLost as lost:
             producer.begin_again(lost)
             after, known = None, ()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hftpipe.config import FOLLOW_POLL_MS, SOURCE_CHARACTERS_MAX
+from hftpipe.core.entry import SOURCE_BYTES_MAX
 from hftpipe.errors import SourceRefused, UsageError
 from hftpipe.ingest import Validator
 from hftpipe.source.file import FileSource
@@ -34,12 +35,16 @@ class IntakeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """A source that was opened, and the rules for its lines; `resumable` if it can be taken up again by name."""
+    """A source that was opened, and the rules for its lines.
+
+    resumable: it can be taken up again by name. until_told: it ends when the process is told to stop.
+    """
 
     name: str
     source: Source
     validator: Validator
     resumable: bool
+    until_told: bool
 
 
 def open_intakes(paths: Sequence[str], options: IntakeOptions, stop: threading.Event) -> list[Intake]:
@@ -49,6 +54,10 @@ def open_intakes(paths: Sequence[str], options: IntakeOptions, stop: threading.E
     """
     if options.source and len(paths) > 1:
         raise UsageError("--source names one source; ingest several files with a command each")
+    if options.follow and len(paths) > 1:
+        raise UsageError(
+            "--follow never comes to the end of a file; follow several files with a command each"
+        )
     if paths.count("-") > 1:
         raise UsageError("standard input can be read once; name `-` once")
     if not options.source.isprintable() or len(options.source) > SOURCE_CHARACTERS_MAX:
@@ -73,12 +82,20 @@ def _open(path: str, options: IntakeOptions, stop: threading.Event) -> Intake:
         follow = (lambda: not stop.wait(FOLLOW_POLL_MS / 1000)) if options.follow else None
         source = FileSource(path, has_header=not jsonl, follow=follow)
         name = options.source or _legible(source.name)
+    if len(name.encode()) > SOURCE_BYTES_MAX:
+        raise UsageError(f"the path of {path!r} is too long for an id; give it a name with --source")
     try:
         validator = _validator(source, options.rounding)
     except SourceRefused as refused:
         source.close()
         raise SourceRefused(f"{path}: {refused}") from refused
-    return Intake(name, source, validator, resumable=path != "-" or bool(options.source))
+    return Intake(
+        name,
+        source,
+        validator,
+        resumable=path != "-" or bool(options.source),
+        until_told=path == "-" or options.follow,
+    )
 
 
 def _legible(path: str) -> str:

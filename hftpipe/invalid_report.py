@@ -36,7 +36,7 @@ class InvalidFile:
         self._source = ""
         self._standing: set[int] = set()
         try:
-            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = self._file.readline()
         except BlockingIOError:
@@ -79,6 +79,7 @@ class InvalidFile:
             ]
             self._file.write(b"".join(rows))
             self._file.flush()
+            os.fsync(self._file.fileno())  # before the mark behind them is noted
 
     def close(self) -> None:
         """Lets go of the file."""

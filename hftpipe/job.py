@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hftpipe.config import SupervisorLimits
 from hftpipe.core.entry import EntryId
-from hftpipe.errors import HftpipeError, Interrupted
+from hftpipe.errors import HftpipeError, Interrupted, SourceBroken, SourceRefused
 from hftpipe.ingest import Summary, ingest
 from hftpipe.intake import Intake
 from hftpipe.invalid_report import InvalidReport
@@ -29,10 +29,10 @@ class Intaking:
 
 
 def ingest_all(intakes: Sequence[Intake], intaking: Intaking, summary: Summary) -> None:
-    """Appends all sources, one after another; returns when all is durable, or when told to stop."""
+    """Appends all sources, one after another; returns when all is durable. Raises as `ingest` does."""
     for intake in intakes:
-        if intaking.stopping():
-            return
+        if intaking.stopping() and not intake.until_told:
+            raise Interrupted(f"stopped before {intake.name}; it was not read")
         part = Summary()
         try:
             ingest(
@@ -42,20 +42,35 @@ def ingest_all(intakes: Sequence[Intake], intaking: Intaking, summary: Summary) 
                 summary=part,
                 report=intaking.report,
                 stopping=intaking.stopping,
+                until_told=intake.until_told,
             )
+        except SourceRefused as refused:
+            if not summary.appended:
+                raise
+            raise SourceBroken(f"{refused}. The sources before it are durable") from refused
         finally:
             summary.join(part)
 
 
 @contextmanager
-def running(supervisor: Supervisor, limits: SupervisorLimits) -> Iterator[None]:
-    """The supervised processes run during the body, and are asked to end behind it."""
+def running(supervisor: Supervisor, limits: SupervisorLimits, stop: threading.Event) -> Iterator[None]:
+    """The supervised processes run during the body, and are asked to end behind it.
+
+    stop: set when they can no longer be supervised.
+    """
     over = threading.Event()
+    faults: list[BaseException] = []
 
     def tend() -> None:
-        while not over.is_set():
-            supervisor.tick()
-            over.wait(limits.tick_ms / 1000)
+        try:
+            while not over.is_set():
+                supervisor.tick()
+                over.wait(limits.tick_ms / 1000)
+        except (
+            BaseException
+        ) as fault:  # raised again below: nobody must believe that the workers are looked after
+            faults.append(fault)
+            stop.set()
 
     thread = threading.Thread(target=tend, name="supervisor")
     thread.start()
@@ -65,21 +80,30 @@ def running(supervisor: Supervisor, limits: SupervisorLimits) -> Iterator[None]:
         over.set()
         thread.join()
         supervisor.stop()
+        if faults:
+            raise faults[0]
 
 
 class Drain:
     """Waits until everything that was appended has been applied.
 
     failed: shards that the supervisor has given up, and why.
+    epochs: of the shards before the workers were started: what stopped a shard then may be mended.
     """
 
     def __init__(
-        self, home: Path, shards: int, log: LogWriter, failed: Callable[[], Mapping[int, str]]
+        self,
+        home: Path,
+        shards: int,
+        log: LogWriter,
+        failed: Callable[[], Mapping[int, str]],
+        epochs: Mapping[int, int],
     ) -> None:
         self._home = home
         self._log = log
         self._failed = failed
         self._targets = {shard: log.extent(shard).last for shard in range(shards)}
+        self._epochs = epochs
 
     def wait(self, stop: threading.Event, poll_s: float = 0.02) -> None:
         """Raises HftpipeError when a shard cannot go on, Interrupted when told to stop, now or before."""
@@ -88,7 +112,9 @@ class Drain:
                 return
             stop.wait(poll_s)
         # Also when nothing is left to apply: who was told to stop has perhaps not appended everything.
-        raise Interrupted("stopped before everything was applied. The same command goes on from there")
+        raise Interrupted(
+            "stopped before everything was applied. With --home, the same command goes on from there"
+        )
 
     def _is_over(self) -> bool:
         for shard, why in self._failed().items():
@@ -103,7 +129,7 @@ class Drain:
         applied: dict[int, EntryId] = {}
         for path in store_paths(self._home):
             summary = summarise(path)
-            if summary.stopped:
+            if summary.stopped and summary.epoch > self._epochs.get(summary.shard, 0):
                 raise HftpipeError(f"shard {summary.shard} stopped: {summary.stopped}")
             applied[summary.shard] = summary.checkpoint.id
         return applied
@@ -115,6 +141,11 @@ class Outcomes:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._before = {summary.shard: summary for summary in map(summarise, store_paths(home))}
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each shard before."""
+        return {shard: summary.epoch for shard, summary in self._before.items()}
 
     def applied(self) -> int:
         """Rows that took effect."""

@@ -116,7 +116,13 @@ class Producer:
         while waiting:
             window = [waiting[index] for index in range(min(len(waiting), self._limits.pipeline_entries_max))]
             window = self._patiently(self._fitting, window)
-            appended = self._send(window)
+            try:
+                appended = self._send(window)
+            except TailLost as lost:
+                if self._resumable:
+                    raise
+                self._go_on(lost)
+                continue
             for _ in appended.ids:
                 waiting.popleft()
             if appended.fault is not None:
@@ -150,6 +156,7 @@ class Producer:
         self._reach("ingest.pre_append")
         appended = self._log.append(entries)
         self._reach("ingest.post_append")
+        self._check_rising(appended.ids, window)
         for entry_id, entry, (shard, piece) in zip(appended.ids, entries, window, strict=False):
             self._anchors[shard] = Anchor(int(piece.rows[-1]), entry_id, entry.fields[b"d"].decode())
             self._room[shard] -= 1
@@ -157,6 +164,17 @@ class Producer:
         if appended.ids:
             self._backoff.reset()  # not after a look at the log: a full server answers those, and refuses writes
         return appended
+
+    def _check_rising(self, ids: Sequence[EntryId], window: Sequence[tuple[int, Batch]]) -> None:
+        """Ids only rise: one that does not shows that the shard's log was emptied while we were connected to it."""
+        for entry_id, (shard, _) in zip(ids, window, strict=False):
+            anchor = self._anchors.get(shard)
+            if anchor is not None and entry_id <= anchor.id:
+                raise TailLost(
+                    f"shard {shard} gave id {entry_id} after {anchor.id}: its log was emptied, and entries of "
+                    f"{self.source} that it had confirmed (up to row {anchor.position}) are lost",
+                    {shard},
+                )
 
     def _position(self, shard: int) -> int:
         anchor = self._anchors.get(shard)

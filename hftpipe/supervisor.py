@@ -226,11 +226,6 @@ class WorkerSpawner:
             start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers
         )
 
-    def close(self) -> None:
-        """Lets the workers go."""
-        os.close(self._read_end)
-        os.close(self._write_end)
-
 
 def _named(shards: tuple[int, ...]) -> str:
     return f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}"

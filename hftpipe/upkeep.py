@@ -9,9 +9,9 @@ from types import TracebackType
 
 import orjson
 
+from hftpipe.embedded.home import make_private
 from hftpipe.errors import HftpipeError, PassingFault
 from hftpipe.ports import LogWriter
-from hftpipe.store.creation import prepare_home
 from hftpipe.supervisor import Supervisor
 
 _LOCK = "up.lock"
@@ -27,7 +27,7 @@ class Upkeep:
         self._descriptor = -1
 
     def __enter__(self) -> "Upkeep":
-        prepare_home(self._home)
+        make_private(self._home)
         self._descriptor = os.open(self._home / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -13,10 +13,11 @@ import redis
 
 from hftpipe.backoff import Backoff
 from hftpipe.clock import SystemClock
-from hftpipe.config import IngestLimits, SupervisorLimits, WorkerLimits
+from hftpipe.config import ConnectionLimits, IngestLimits, SupervisorLimits, WorkerLimits
 from hftpipe.core.entry import FORMAT
 from hftpipe.crew import Crew
 from hftpipe.embedded import ServerLimits, wait_until_stopped
+from hftpipe.embedded.home import make_private
 from hftpipe.errors import (
     HftpipeError,
     LogForeign,
@@ -39,7 +40,7 @@ from hftpipe.log.redis import (
 from hftpipe.owner import is_dead, new_owner
 from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
-from hftpipe.store.creation import create, prepare_home
+from hftpipe.store.creation import create
 from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
 from hftpipe.store.sqlite import SqliteStore, shard_path
 from hftpipe.supervisor import StallWatch, Supervisor, WorkerSpawner, grouped
@@ -59,32 +60,39 @@ class Place:
     """
 
     home: Path
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
     prefix: str = "hft"
     trust_server: bool = False
     is_default: bool = False
     linger_ms: int = ServerLimits().linger_ms
 
-    @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self, limits: ConnectionLimits = ConnectionLimits()) -> Endpoint:  # noqa: B008 - a frozen value
         """How its server is reached; the private one is started when it does not run."""
         if self.redis_url:
-            return UrlEndpoint(self.redis_url)
-        return HomeEndpoint(self.home, server_limits=ServerLimits(linger_ms=self.linger_ms))
+            return UrlEndpoint(self.redis_url, limits)
+        return HomeEndpoint(self.home, limits=limits, server_limits=ServerLimits(linger_ms=self.linger_ms))
 
     @property
     def keys(self) -> Keys:
         """Its keys in the server."""
         return Keys(self.prefix)
 
-    def connector(self, name: str, wait_ms: int = 0) -> Callable[[], "redis.Redis"]:
-        """Makes clients of that name; `wait_ms` is the longest that one of their commands waits in the server."""
-        endpoint = self.endpoint
+    def connector(
+        self, name: str, wait_ms: int = 0, reply_ms: int = ConnectionLimits().reply_ms
+    ) -> Callable[[], "redis.Redis"]:
+        """Makes clients of that name.
+
+        wait_ms: the longest that one of their commands waits in the server. reply_ms: longest wait for a reply
+        beyond that.
+        """
+        endpoint = self.endpoint(ConnectionLimits(reply_ms=reply_ms))
         return lambda: endpoint.connect(f"{self.prefix}:{name}", wait_ms=wait_ms)
 
-    def reconnector(self, name: str, wait_ms: int = 0) -> Callable[[], "redis.Redis"]:
+    def reconnector(
+        self, name: str, wait_ms: int = 0, reply_ms: int = ConnectionLimits().reply_ms
+    ) -> Callable[[], "redis.Redis"]:
         """As `connector`, for what has found the server safe before: that it does not start now may pass."""
-        connect = self.connector(name, wait_ms)
+        connect = self.connector(name, wait_ms, reply_ms)
 
         def reconnect() -> "redis.Redis":
             try:
@@ -140,11 +148,13 @@ class Pipeline:
         path = shard_path(self.place.home, shard)
 
         def open_store() -> SqliteStore:
-            prepare_home(self.place.home)
+            make_private(self.place.home)
             create(path, self.topology, shard)
             return SqliteStore(path, world.reach)
 
-        connect = self.place.reconnector(f"worker:{shard}", limits.read_wait_ms)
+        # A silent server must not keep the worker from its beats: it would lose the shard for nothing.
+        reply_ms = min(ConnectionLimits().reply_ms, limits.lease_ms // 2)
+        connect = self.place.reconnector(f"worker:{shard}", limits.read_wait_ms, reply_ms)
         return ShardWorker(
             shard,
             self.topology,
@@ -167,7 +177,7 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
     stored = stored_summary(place.home)
     with closing(place.connector("setup")()) as client:
         check_server(client, trust=place.trust_server)
-        with translated(place.endpoint):
+        with translated(place.endpoint()):
             topology = read_topology(client, place.keys)
             if topology is None:
                 _refuse_emptied(place, stored)
@@ -195,7 +205,7 @@ def temporary(place: Place) -> Iterator[Place]:
 
 
 def _remove_keys(place: Place) -> None:
-    with closing(place.connector("setup")()) as client:
+    with closing(place.connector("setup")()) as client, translated(place.endpoint()):
         topology = read_topology(client, place.keys)
         if topology is not None:
             for key in place.keys.all(topology.shards):
@@ -265,7 +275,7 @@ def stored_summary(home: Path) -> ShardSummary | None:
 def _refuse_emptied(place: Place, stored: ShardSummary | None) -> None:
     if stored is not None:
         raise PipelineMismatch(
-            f"{place.home} holds pipeline {stored.pipeline}, but {place.endpoint} holds none under the prefix "
+            f"{place.home} holds pipeline {stored.pipeline}, but {place.endpoint()} holds none under the prefix "
             f"{place.prefix}: it was emptied, or it is another server. Start the right one, restore its "
             "append-only file, or use another --home"
         )
@@ -274,7 +284,7 @@ def _refuse_emptied(place: Place, stored: ShardSummary | None) -> None:
 def _check(place: Place, topology: Topology, shards: int | None, stored: ShardSummary | None) -> None:
     if topology.format != FORMAT:
         raise PipelineMismatch(
-            f"{place.endpoint} holds entries of format {topology.format}; this program writes {FORMAT}. "
+            f"{place.endpoint()} holds entries of format {topology.format}; this program writes {FORMAT}. "
             "Use the version of hftpipe that wrote them"
         )
     if shards is not None and shards != topology.shards:
@@ -284,7 +294,7 @@ def _check(place: Place, topology: Topology, shards: int | None, stored: ShardSu
         )
     if stored is not None and stored.pipeline != topology.pipeline:
         raise PipelineMismatch(
-            f"{place.home} holds pipeline {stored.pipeline}, {place.endpoint} pipeline {topology.pipeline}. "
+            f"{place.home} holds pipeline {stored.pipeline}, {place.endpoint()} pipeline {topology.pipeline}. "
             "Use the home and the server that belong together"
         )
 
@@ -299,10 +309,10 @@ def look_at_log(place: Place, report: Callable[[str], None]) -> tuple[int, dict[
     if not place.redis_url and not shards and not (place.home / "redis").exists():
         raise UsageError(f"{place.home} holds no pipeline yet. Ingest a file, or name its --home")
     try:
-        with closing(place.connector("status")()) as client, translated(place.endpoint):
+        with closing(place.connector("status")()) as client, translated(place.endpoint()):
             topology = read_topology(client, place.keys)
             if topology is None:
-                raise LogForeign(f"{place.endpoint} holds no pipeline under the prefix {place.prefix}")
+                raise LogForeign(f"{place.endpoint()} holds no pipeline under the prefix {place.prefix}")
             return topology.shards, _inspected(client, place.keys, topology.shards, report)
     except HftpipeError as error:
         report(f"The log was not asked: {error}")

@@ -5,23 +5,23 @@ read is committed at once, so that the size of a commit follows the backlog: one
 `commit_transactions_max` under load.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from hftpipe.anchoring import holds, newest_shared
 from hftpipe.backoff import Backoff
 from hftpipe.config import WorkerLimits
 from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Checkpoint
-from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode, digest_of, origin
+from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode
 from hftpipe.core.ledger import Ledger
-from hftpipe.core.posting import batches_of, follow_chain, post
-from hftpipe.errors import EntryDamaged, Fenced, LogEmptied, LogForeign, LogGap, PassingFault, ShardStopped
+from hftpipe.core.posting import Step, batches_of, follow_chain, post
+from hftpipe.errors import EntryDamaged, Fenced, LogForeign, LogGap, PassingFault, ShardStopped
 from hftpipe.ports import Clock, LogReader, Ownership, Store, Topology
 
-_ANCHOR_PAGE = 256
 _SOURCES_MAX = 10_000
 
 
@@ -186,7 +186,7 @@ class ShardWorker:
         return _Attached(
             epoch,
             checkpoint,
-            ColumnarLedger(checkpoint.highest_tx),
+            ColumnarLedger(checkpoint.highest_tx, self._limits.accounts_max),
             delivered,
             beat_due_ms=now_ms + self._limits.beat_ms,
             tidy_due_ms=now_ms + self._limits.lease_ms,
@@ -211,36 +211,15 @@ class ShardWorker:
 
         Rows between there and the old checkpoint may come again: the source chain skips them.
         """
-        if checkpoint.id.sequence < 0 or self._holds(checkpoint.id, checkpoint.digest):
+        if checkpoint.id.sequence < 0 or holds(self._log, checkpoint.id, checkpoint.digest):
             return checkpoint
-        entry_id, digest = self._newest_shared(store, checkpoint)
+        entry_id, digest = newest_shared(self._log, store, self._shard, checkpoint)
         store.rewind(epoch, entry_id, digest)
-        behind = "the start" if entry_id.sequence < 0 else f"entry {entry_id}"
         self._report(
             f"the log lost its tail: entry {checkpoint.id} is not the one that was applied. Going on behind "
-            f"{behind}; producers send again what is missing, and nothing is applied twice"
+            f"entry {entry_id}; producers send again what is missing, and nothing is applied twice"
         )
         return store.checkpoint()
-
-    def _newest_shared(self, store: OwnedStore, checkpoint: Checkpoint) -> tuple[EntryId, str]:
-        extent = self._log.extent()
-        if extent.first is not None and extent.last is not None:
-            below = checkpoint.number + 1
-            while anchors := store.anchors(below, _ANCHOR_PAGE):
-                for _, entry_id, digest in anchors:
-                    if extent.first <= entry_id <= extent.last and self._holds(entry_id, digest):
-                        return entry_id, digest
-                below = anchors[-1][0]
-            if extent.first.sequence == 0:
-                return origin(self._topology.generation), ""
-        raise LogEmptied(
-            f"entry {checkpoint.id} was applied, but the log holds nothing of what was applied "
-            f"({_described(extent.first, extent.last)}). Restore the server's append-only file"
-        )
-
-    def _holds(self, entry_id: EntryId, digest: str) -> bool:
-        found = self._log.range(entry_id, entry_id, 1)
-        return bool(found) and digest_of(found[0].fields) == digest
 
     # --- process, commit, acknowledge ----------------------------------------------------------------------------
 
@@ -316,6 +295,7 @@ class ShardWorker:
         state.ledger.learn(needs, store.facts(needs))
         commit = post(state.ledger, state.checkpoint, steps, positions)
         self._world.reach("worker.applied")
+        self._report_gaps(steps)
         faults = [fault for foreign in commit.dead if (fault := self._bury(foreign)) is not None]
         store.commit(state.epoch, commit)
         self._world.reach("worker.committed")
@@ -338,6 +318,14 @@ class ShardWorker:
             )
             return fault
         return None
+
+    def _report_gaps(self, steps: Sequence[Step | Foreign]) -> None:
+        for step in steps:
+            if isinstance(step, Step) and step.batch is None:
+                self._report(
+                    f"entry {self._shard}/{step.entry.id} is left alone: rows of {step.entry.source} before its row "
+                    f"{step.entry.previous + 1} are missing. They come when that source is ingested again"
+                )
 
     def _positions(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
         if len(state.positions) > _SOURCES_MAX:
@@ -402,7 +390,3 @@ def _without_hole(entries: list[RawEntry], expected: EntryId) -> list[RawEntry]:
         elif entry.id > expected:
             break
     return run
-
-
-def _described(first: EntryId | None, last: EntryId | None) -> str:
-    return f"it holds {first} to {last}" if first is not None else "it holds no entry"

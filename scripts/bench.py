@@ -116,9 +116,7 @@ def growth(folder: Path, rows: int) -> None:
     """Cost of a transaction in a small and in a five times larger file, and in a file with disputes."""
     small = run("run", str(generate(folder, rows)))
     large = run("run", str(generate(folder, 5 * rows)))
-    mixed = run(
-        "run", str(generate(folder, rows, "deposit=60,withdrawal=35,dispute=3,resolve=1.5,chargeback=0.5"))
-    )
+    mixed = run("run", str(generate(folder, rows, DISPUTED_KINDS)))
     for name, finished, count in (
         ("rows", small, rows),
         ("rows", large, 5 * rows),

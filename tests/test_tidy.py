@@ -26,7 +26,8 @@ ALLOWED = {
     "store": {"store", "core", "ports", "errors"},
     "embedded": {"embedded", "config", "errors"},
     "ports": {"core", "errors"},
-    "worker": {"core", "ports", "config", "errors", "backoff"},
+    "worker": {"core", "ports", "config", "errors", "backoff", "anchoring"},
+    "anchoring": {"core", "ports", "errors"},
     "producer": {"core", "ports", "config", "errors", "backoff", "source"},
 }
 """Data flows one way: what a room may import of the others."""

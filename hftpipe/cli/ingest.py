@@ -51,7 +51,9 @@ def ingest(
     intakes = open_intakes(files, IntakeOptions(source, jsonl, follow, Rounding(rounding)), stop)
     session = IntakeSession(intakes, invalid, stop)
     watch = Watch()
-    with open_pipeline(place, shards) as pipeline, session.progress():
-        session.ingest(pipeline)
-    session.tell(watch)
+    try:
+        with open_pipeline(place, shards) as pipeline, session.progress():
+            session.ingest(pipeline)
+    finally:
+        session.tell(watch)  # also what is durable when the rest failed
     session.exit(strict=strict)

@@ -86,8 +86,10 @@ class IntakeSession:
                 bar.update(sum(known) - bar.pos)
 
     def tell(self, watch: Watch) -> None:
-        """The summary of an ingest."""
+        """The summary of an ingest that has read something, or had nothing to read."""
         summary = self.summary
+        if sys.exception() is not None and not summary.read:
+            return
         say(f"read {summary.read:,}, invalid {counted(summary.invalid)}, durable {summary.appended:,}")
         say(watch.rate(summary.read))
 

@@ -68,6 +68,8 @@ def place_options(function: Callable[..., object]) -> Callable[..., object]:
     ) -> object:
         from hftpipe.wiring import Place
 
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", prefix):
+            raise click.BadParameter("letters, digits, _ . - only, 64 at most", param_hint="--prefix")
         folder = home.absolute() if home is not None else default_home()
         place = Place(folder, redis_url, prefix, trust_server=trust_server, is_default=home is None)
         return function(place=place, **rest)

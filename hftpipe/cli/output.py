@@ -4,6 +4,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 
 import click
@@ -18,8 +19,9 @@ BALANCE_COLUMNS = ("client", "available", "held", "total", "locked")
 
 
 def say(line: str) -> None:
-    """One line for people."""
-    click.echo(line, err=True)
+    """One line for people; when nobody listens any more, the work goes on."""
+    with suppress(BrokenPipeError):
+        click.echo(line, err=True)
 
 
 def write_balances(balances: Iterable[Balance], format_: str) -> None:

@@ -69,10 +69,12 @@ def run(
     ):
         outcomes = Outcomes(here.home)
         crew = supervisor(pipeline, workers, report=say, limits=WorkerLimits())
-        with running(crew, SupervisorLimits()):
+        with running(crew, SupervisorLimits(), stop):
             with session.progress():
                 session.ingest(pipeline)
-            Drain(here.home, pipeline.topology.shards, pipeline.log, lambda: crew.failed).wait(stop)
+            Drain(
+                here.home, pipeline.topology.shards, pipeline.log, lambda: crew.failed, outcomes.epochs
+            ).wait(stop)
         session.tell_outcomes(outcomes, watch)
         write_balances(balances(here.home), format_)
     session.exit(strict=strict)

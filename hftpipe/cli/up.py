@@ -36,7 +36,7 @@ def up(workers: int, shards: int | None, limits: "WorkerLimits", place: "Place")
     stop = stop_on_signals()
     with Upkeep(place.home) as upkeep, open_pipeline(place, shards) as pipeline:
         crew = supervisor(pipeline, workers, report=say, limits=limits)
-        with running(crew, SupervisorLimits()):
+        with running(crew, SupervisorLimits(), stop):
             say(
                 f"up: {pipeline.topology.shards} shards, {len(crew.slots)} workers, home {place.home}. Ctrl-C ends"
             )

@@ -1,4 +1,4 @@
-"""Accounts in columns: about a hundred bytes each, and read or written for a whole commit at once."""
+"""Accounts in columns: two to three hundred bytes each, and read or written for a whole commit at once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -24,6 +24,9 @@ class AccountTable:
         self.held = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
         self.locked = np.zeros(_FIRST_CAPACITY, dtype=bool)
         self.named_by = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._slots)
 
     def unknown(self, accounts: set[int]) -> set[int]:
         """Those that have no slot."""

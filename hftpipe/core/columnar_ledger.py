@@ -32,8 +32,10 @@ SAFE_SUM: Final = 2**61
 class ColumnarLedger(Ledger):
     """Decides as `Ledger` does, outcome by outcome, sooner. Its accounts live in columns between commits."""
 
-    def __init__(self, highest_tx: int = -1) -> None:
+    def __init__(self, highest_tx: int = -1, accounts_max: int = 1_000_000) -> None:
+        """accounts_max: with more of them, all are forgotten between two commits, and asked for again."""
         super().__init__(highest_tx)
+        self._accounts_max = accounts_max
         self._table = AccountTable()
         self._named = np.zeros(0, dtype=np.intp)
 
@@ -57,6 +59,8 @@ class ColumnarLedger(Ledger):
         return Changes(self._table.rows(named), disputes)
 
     def _unknown(self, accounts: set[int]) -> set[int]:
+        if len(self._table) > self._accounts_max:
+            self._table = AccountTable()
         return self._table.unknown(accounts)
 
     def _add(self, accounts: dict[int, Account]) -> None:

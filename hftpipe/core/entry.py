@@ -120,20 +120,6 @@ def encode(source: str, previous: int, batch: Batch, time_ms: int) -> dict[bytes
     return fields
 
 
-def fields_of(entry: Entry) -> dict[bytes, bytes]:
-    """The fields that an entry was decoded from."""
-    return {
-        b"v": b"%d" % FORMAT,
-        b"src": entry.source.encode(),
-        b"prev": b"%d" % entry.previous,
-        b"pos": b"%d" % entry.position,
-        b"t": b"%d" % entry.time_ms,
-        b"n": b"%d" % len(entry.batch),
-        b"b": entry.payload.encode(),
-        b"d": entry.digest.encode(),
-    }
-
-
 def digest_of(fields: Mapping[bytes, bytes]) -> str:
     """What identifies an entry's content: recomputed, so that a changed field changes it; hex."""
     if fields.keys() == _FIELDS:

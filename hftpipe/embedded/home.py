@@ -43,10 +43,10 @@ class Home:
 
     def prepare(self) -> None:
         """Make the folders, closed to others; UsageError if others could put files into them."""
-        _make_private(self.folder)
-        _make_private(self.server_folder)
+        make_private(self.folder)
+        make_private(self.server_folder)
         if self.socket.parent != self.folder:
-            _make_private(self.socket.parent)
+            make_private(self.socket.parent)
 
 
 def socket_path(home: Path) -> Path:
@@ -59,7 +59,8 @@ def socket_path(home: Path) -> Path:
     return Path("/tmp") / f"hftpipe-{os.getuid()}" / f"{digest}.sock"  # noqa: S108  (ours and closed, or refused)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its owner can write into; UsageError when there is one that others can."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()

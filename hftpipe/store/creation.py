@@ -7,22 +7,14 @@ from pathlib import Path
 
 from hftpipe.core.entry import origin
 from hftpipe.core.journal import GENESIS
-from hftpipe.errors import StoreUnavailable, UsageError
+from hftpipe.errors import StoreUnavailable
 from hftpipe.ports import Topology
-from hftpipe.store.sqlite import translated
+from hftpipe.store.sqlite import SCHEMA_VERSION, translated
 
 _ADD_SHARD = (
     "INSERT INTO shard VALUES (1, :pipeline, :shard, :shards, 0, '', 0, '', 0, :checkpoint, '', 0, :hash, -1, "
     "0, 0, 0, 0, 0)"
 )
-
-
-def prepare_home(home: Path) -> None:
-    """Makes the folder of a pipeline, for its owner only, unless there is one. Raises UsageError."""
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {home}: {error.strerror}. Name another --home") from error
 
 
 def create(path: Path, topology: Topology, shard: int) -> None:
@@ -45,7 +37,7 @@ def create(path: Path, topology: Topology, shard: int) -> None:
 def _fill(path: Path, topology: Topology, shard: int) -> None:
     from sqlite_utils import Database  # imported for a new file only: it costs 0.3 s
 
-    from hftpipe.store.schema import SCHEMA_VERSION, migrations
+    from hftpipe.store.schema import migrations
 
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None)

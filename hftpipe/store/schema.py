@@ -13,13 +13,8 @@
 Views: `transaction_log` (the journal, a row per transaction) and `refusals`.
 """
 
-from typing import Final
-
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
-
-SCHEMA_VERSION: Final = 1
-"""Kept in SQLite's `user_version`; a file of another version is refused by name."""
 
 migrations = Migrations("hftpipe")
 

@@ -16,6 +16,9 @@ from hftpipe.core.ledger import Account, Deposit, DisputeState, Facts, Needs, Un
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
 
+SCHEMA_VERSION: Final = 1
+"""Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
+
 BUSY_TIMEOUT_MS: Final = 2_000
 WAL_CHECKPOINT_PAGES: Final = 8_192
 
@@ -105,8 +108,8 @@ def translated(path: Path) -> Iterator[None]:
         if code in _PASSING:
             raise StoreUnavailable(f"{path} cannot be used now: {error}") from error
         raise StoreDamaged(
-            f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or move it "
-            "away: the shard is then rebuilt from the log as far as that reaches"
+            f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or, if "
+            "nothing was trimmed from the log yet, move it away: the shard is then rebuilt from the log"
         ) from error
 
 
@@ -154,9 +157,10 @@ class SqliteStore:
 
     def _check_version(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version != 1:
+        if version != SCHEMA_VERSION:
             raise StoreDamaged(
-                f"{self._path} has schema version {version}; this program reads version 1. "
+                f"{self._path} has schema version {version}; this program reads "
+                f"{SCHEMA_VERSION}. "
                 "Use the version of hftpipe that made it"
             )
 

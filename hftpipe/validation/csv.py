@@ -80,6 +80,11 @@ class CsvValidator:
         return self._width
 
     @property
+    def has_row_rules(self) -> bool:
+        """Whether rows are judged as a whole, too."""
+        return self._judge.has_row_rules
+
+    @property
     def positions(self) -> Mapping[str, int]:
         """The column of each field that the header names."""
         return self._positions

@@ -74,6 +74,11 @@ class Judge(Generic[Cell]):
             self._needed_by[TX.name] = KIND_LETTERS - MOVING
         self._tx_when_absent = dict.fromkeys(KIND_LETTERS - self._needed_by[TX.name], 0)
 
+    @property
+    def has_row_rules(self) -> bool:
+        """Whether there are rules about rows as a whole."""
+        return bool(self._rules)
+
     def judge(
         self,
         kind_cell: Cell | Absent,

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hftpipe.validation import CsvValidator, Rounding
+from hftpipe.validation import Broken, CsvValidator, Rounding, Row
 from hftpipe.validation.columnar import ColumnarCsvValidator
 
 HEADERS = [
@@ -85,3 +85,15 @@ def test_the_columnar_path_equals_the_plain_one(
     """Whatever the lines hold, and however the ordinary and the unusual ones are mixed."""
     plain = CsvValidator.from_header(header, rounding=rounding)
     assert ColumnarCsvValidator(plain).validate(block, first_line) == plain.validate(block, first_line)
+
+
+def test_rules_about_whole_rows_hold_for_every_line() -> None:
+    """Also for lines that the columns would have read."""
+
+    def no_house_account(row: Row) -> Broken | None:
+        return Broken("account", "house_account") if row.account == 0 else None
+
+    plain = CsvValidator.from_header(HEADERS[0], extra_rules=[no_house_account])
+    validated = ColumnarCsvValidator(plain).validate(b"deposit,0,1,1\ndeposit,1,2,1\n", 2)
+    assert [(row.line, row.reason) for row in validated.invalid] == [(2, "house_account")]
+    assert validated.batch.rows.tolist() == [3]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hftpipe.config import IngestLimits
 from hftpipe.core.entry import EntryId
-from hftpipe.errors import LogUnavailable, SourceRefused
+from hftpipe.errors import Interrupted, LogUnavailable, SourceRefused
 from hftpipe.ingest import Summary
 from hftpipe.invalid_report import InvalidFile
 from hftpipe.invariants import violations
@@ -179,11 +179,13 @@ def test_the_same_content_under_another_name_is_another_source(tmp_path: Path) -
 # --- stopping and losing ------------------------------------------------------------------------------------------
 
 
-def test_a_stop_between_blocks_keeps_what_is_done(tmp_path: Path) -> None:
+def test_a_stop_between_blocks_keeps_what_is_done_and_says_that_it_is_not_all(tmp_path: Path) -> None:
     """The block in hand is finished and noted; a successor goes on behind it."""
     pipeline, path = MemoryPipeline(), deposits_file(tmp_path, 20)
+    first = Summary()
     with blocks_of(100):
-        first = pipeline.ingest(path, stopping=lambda: True)
+        with pytest.raises(Interrupted, match="stopped behind line"):
+            pipeline.ingest(path, stopping=lambda: True, summary=first)
         second = pipeline.ingest(path)
     assert 0 < first.appended < 20
     assert first.appended + second.appended == 20

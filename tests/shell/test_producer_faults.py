@@ -131,3 +131,17 @@ def test_told_to_stop_while_the_server_is_away_a_producer_ends_within_one_wait()
     with pytest.raises(Interrupted):
         desk.producer().append(deposits(1))
     assert len(desk.lines) == 1
+
+
+def test_an_id_that_does_not_rise_shows_an_emptied_log() -> None:
+    """No connection broke, so nobody looked for what was confirmed; the ids themselves tell."""
+    desk = Desk()
+    producer = desk.producer()
+    producer.append(deposits(1))
+    producer.append(deposits(2))
+    desk.lose_tail(0)
+    with pytest.raises(TailLost, match="gave id 1-0 after 1-1: its log was emptied") as lost:
+        producer.append(deposits(3))
+    producer.begin_again(lost.value)
+    producer.append(deposits(1, 2, 3))
+    assert desk.rows()[-1] == (0, [1, 2, 3])

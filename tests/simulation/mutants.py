@@ -20,7 +20,7 @@ from hftpipe.core.transaction import Batch
 from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable, TailLost
 from hftpipe.ingest import Summary, Validator
 from hftpipe.invalid_report import InvalidReport
-from hftpipe.ports import Ownership
+from hftpipe.ports import LogReader, Ownership
 from hftpipe.producer import Anchor, Producer
 from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
@@ -71,9 +71,9 @@ def _attach_to_group(self: ShardWorker, store: worker.OwnedStore, epoch: int) ->
 _attach = ShardWorker._attach
 
 
-def _holds(self: ShardWorker, entry_id: EntryId, digest: str) -> bool:
+def _holds(log: LogReader, entry_id: EntryId, digest: str) -> bool:
     """Any entry under that id will do."""
-    return bool(self._log.range(entry_id, entry_id, 1))
+    return bool(log.range(entry_id, entry_id, 1))
 
 
 def _append_trusting(self: Producer, batch: Batch) -> None:
@@ -165,6 +165,7 @@ def _reports_anew(
     summary: Summary,
     report: InvalidReport,
     stopping: Callable[[], bool],
+    until_told: bool = False,
 ) -> None:
     """Whoever begins again takes back what it had reported."""
     resumption = producer.resume()
@@ -202,7 +203,7 @@ MUTANTS = (
     Mutant("ids are dense: a hole is filled before it is passed", worker, "_without_hole", _any_entries),
     Mutant("the checkpoint is written with what it stands for", MemoryStore, "commit", _commit_in_two),
     Mutant("a worker goes on at the checkpoint", ShardWorker, "_attach", _attach_to_group),
-    Mutant("the entry at the checkpoint has its digest", ShardWorker, "_holds", _holds, loses_tail=True),
+    Mutant("the entry at the checkpoint has its digest", worker, "holds", _holds, loses_tail=True),
     Mutant("behind a refused entry nothing is confirmed", Producer, "append", _append_trusting),
     Mutant("memory is committed once", ShardWorker, "_commit", _commit_again),
     Mutant(
@@ -219,7 +220,9 @@ MUTANTS = (
         loses_tail=True,
     ),
     Mutant("a producer compares digests", Producer, "_lost", _lost_by_id, loses_tail=True),
-    Mutant("all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True),
+    Mutant(
+        "all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True, first_seed=160
+    ),
     Mutant(
         "any fault of the log leads back to attaching", ShardWorker, "_bury", _bury_quietly, loses_tail=True
     ),

@@ -90,6 +90,10 @@ HOLDS_NOTHING = (
     "entry 1-2 was applied, but the log holds nothing of what was applied \\({}\\). "
     "Restore the server's append-only file"
 )
+BEGINS_BEHIND = (
+    "entries 0/1-3 to 0/1-4 are no longer in the log, and not applied here: "
+    "the database is older than the log reaches. Restore a newer copy of it"
+)
 MISSING = (
     "entries 0/{} to 0/{} were appended and are missing from the log. Restore the server's append-only file"
 )
@@ -104,7 +108,7 @@ OTHER_TYPE = "a key of the log holds something else than it must: WRONGTYPE Oper
     ("damage", "reason", "rows_applied"),
     [
         (delete_unapplied, MISSING.format("1-4", "1-4"), 8),
-        (trim_to_last, HOLDS_NOTHING.format("it holds 1-5 to 1-5"), 6),
+        (trim_to_last, BEGINS_BEHIND, 6),
         (trim_all, HOLDS_NOTHING.format("it holds no entry"), 6),
         (delete_key, HOLDS_NOTHING.format("it holds no entry"), 6),
         (make_string, OTHER_TYPE, 6),
