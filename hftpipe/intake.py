@@ -3,7 +3,6 @@
 import secrets
 import select
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,6 +111,6 @@ def _validator(source: Source, rounding: Rounding) -> Validator:
 def _readable(stop: threading.Event) -> bool:
     """Waits until standard input has something to read, or has ended; False when told to stop before."""
     while not stop.is_set():
-        if select.select([sys.stdin.fileno()], [], [], FOLLOW_POLL_MS / 1000)[0]:
+        if select.select([0], [], [], FOLLOW_POLL_MS / 1000)[0]:
             return True
     return False

@@ -4,12 +4,16 @@ import csv
 import fcntl
 import io
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from hftpipe.errors import UsageError
 from hftpipe.validation import Invalid
+
+_ROW_BYTES_MAX: Final = 1 << 16
+"""No row of a report is longer."""
 
 HEADER: Final = ("source", "line", "field", "reason", "content")
 
@@ -37,8 +41,11 @@ class InvalidFile:
         self._standing: set[int] = set()
         try:
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                self._file.close()
+                raise UsageError(f"{path} is no ordinary file. Name another one, or leave --invalid away")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            first = self._file.readline()
+            first = self._file.readline(_ROW_BYTES_MAX)
         except BlockingIOError:
             self._file.close()
             raise UsageError(f"another ingest is writing {path}. Name another file") from None
@@ -59,7 +66,7 @@ class InvalidFile:
         behind: set[int] = set()
         self._standing.clear()
         # Half a row was cut off by a kill, and is the last one: it goes.
-        while (row := self._file.readline()).endswith(b"\n"):
+        while (row := self._file.readline(_ROW_BYTES_MAX)).endswith(b"\n"):
             if (line := _line_of(row, source)) > after_line:
                 behind.add(line)
             else:

@@ -36,6 +36,12 @@ class _Commands(click.Group):
             # The reader of stdout has gone; nothing more can be said to it, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+        except OSError as error:
+            # A full disk, a folder without permission, too many open files: named by the system.
+            click.echo(
+                f"hftpipe: {error}. Nothing is half-done: mend it and run the same command again", err=True
+            )
+            ctx.exit(1)
 
 
 @click.group(

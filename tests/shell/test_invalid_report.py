@@ -200,3 +200,10 @@ def test_a_report_that_another_ingest_writes_is_refused(tmp_path: Path) -> None:
         InvalidFile(tmp_path / "bad.csv")
     first.close()
     InvalidFile(tmp_path / "bad.csv").close()
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])
+def test_a_device_is_no_report(path: str) -> None:
+    """It would be read for ever, or could not be cut off."""
+    with pytest.raises(UsageError, match="no ordinary file"):
+        InvalidFile(Path(path))
