@@ -66,9 +66,8 @@ def running(supervisor: Supervisor, limits: SupervisorLimits, stop: threading.Ev
             while not over.is_set():
                 supervisor.tick()
                 over.wait(limits.tick_ms / 1000)
-        except (
-            BaseException
-        ) as fault:  # raised again below: nobody must believe that the workers are looked after
+        except BaseException as fault:
+            # Raised again below: nobody must believe that the workers are looked after.
             faults.append(fault)
             stop.set()
 

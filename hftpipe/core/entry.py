@@ -158,7 +158,7 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
     previous, count = _number(fields, b"prev"), _number(fields, b"n")
     if count > ENTRY_TRANSACTIONS_MAX or len(fields[b"src"]) > SOURCE_BYTES_MAX:
         raise _NotOurs("field n or src is too large")
-    batch = _columns(fields[b"b"], previous, count)
+    batch = read_columns(fields[b"b"], previous, count)
     if batch.rows[-1] != _number(fields, b"pos"):
         raise _NotOurs("field pos is not the position of the last row")
     _check_values(batch, shard, shards)
@@ -186,11 +186,7 @@ def _check_fields(fields: Mapping[bytes, bytes]) -> None:
 
 
 def read_columns(payload: bytes, previous: int, count: int) -> Batch:
-    """The batch in a payload that was checked before, when it was applied."""
-    return _columns(payload, previous, count)
-
-
-def _columns(payload: bytes, previous: int, count: int) -> Batch:
+    """The batch in a payload whose rows begin behind `previous`; of a journal, it was checked when it was applied."""
     try:
         columns = orjson.loads(payload)
     except orjson.JSONDecodeError:
