@@ -20,9 +20,10 @@ from itertools import pairwise
 import orjson
 
 from hftpipe.core.commit import Commit, Totals
-from hftpipe.core.entry import FORMAT, Entry, Foreign, digest_of, origin, read_columns
+from hftpipe.core.entry import FORMAT, Entry, Foreign, digest_of, origin
 from hftpipe.core.journal import GENESIS, Record
 from hftpipe.core.ledger import Ledger
+from hftpipe.core.payload import read_columns
 from hftpipe.core.posting import batches_of, follow_chain, post
 from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.core.transaction import Kind
@@ -125,8 +126,8 @@ def _broken_replay(snapshot: Snapshot) -> Iterator[str]:
         if (again := commit.records[0]) != record:
             yield f"I8: record {record.number} says {record.outcomes}, replayed {again.outcomes}; or its hash differs"
             return
-    replayed = store.snapshot().tables if store is not None else Tables([], {}, {}, {}, {}, {})
-    for name in ("balances", "transactions", "disputes", "sources", "dead"):
+    replayed = store.snapshot().tables if store is not None else Tables([], {}, {}, {}, {}, {}, {}, {})
+    for name in ("balances", "id_ranges", "late_ids", "taken_ids", "disputes", "sources", "dead"):
         there, expected = getattr(tables, name), getattr(replayed, name)
         for key in sorted(there.keys() | expected.keys(), key=str):
             if there.get(key) != expected.get(key):
@@ -180,7 +181,7 @@ def _broken_end(snapshot: Snapshot) -> Iterator[str]:
         yield f"I10: the checkpoint is {checkpoint.id}, the last record {records[-1].id if records else 'none'}"
     if checkpoint.totals != (totals := _totals(records)):
         yield f"I10: the totals are {checkpoint.totals}, the journal's {totals}"
-    if checkpoint.highest_tx != (highest := max(snapshot.tables.transactions, default=-1)):
+    if checkpoint.highest_tx != (highest := max(snapshot.tables.id_ranges, default=-1)):
         yield f"I10: the highest transaction id is {checkpoint.highest_tx}, in the table {highest}"
 
 

@@ -1,14 +1,21 @@
-"""Accounts in columns: two to three hundred bytes each, and read or written for a whole commit at once."""
+"""Accounts in columns: under a hundred bytes each, found, read and written for a whole commit at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hftpipe.core.ledger import Account, Balance
+from hftpipe.core.ledger import Account
+from hftpipe.core.transaction import Column
+
+Slots = NDArray[np.int32]
+"""Places of accounts in the columns; UNKNOWN for an account that has none."""
+
+UNKNOWN: Final = -1
 
 _FIRST_CAPACITY: Final = 1_024
+_COLUMNS: Final = ("ids", "available", "held", "locked", "named_by")
 
 
 class AccountTable:
@@ -18,70 +25,89 @@ class AccountTable:
     """
 
     def __init__(self) -> None:
-        self._slots: dict[int, int] = {}
-        self._ids = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
+        self._count = 0
+        self.ids = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
         self.available = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
         self.held = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
         self.locked = np.zeros(_FIRST_CAPACITY, dtype=bool)
         self.named_by = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
+        self._buckets = _empty(2 * _FIRST_CAPACITY)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return self._count
 
-    def unknown(self, accounts: set[int]) -> set[int]:
-        """Those that have no slot."""
-        return accounts - self._slots.keys()
+    def find(self, accounts: Column) -> Slots:
+        """The slot of each account, or UNKNOWN."""
+        found = np.full(len(accounts), UNKNOWN, dtype=np.int32)
+        searching = np.arange(len(accounts))
+        buckets = self._first_buckets(accounts)
+        while len(searching):
+            slots = self._buckets[buckets]
+            is_hit = (slots != UNKNOWN) & (self.ids[slots] == accounts[searching])
+            found[searching[is_hit]] = slots[is_hit]
+            goes_on = (slots != UNKNOWN) & ~is_hit
+            searching = searching[goes_on]
+            buckets = (buckets[goes_on] + 1) & (len(self._buckets) - 1)
+        return found
 
-    def slots(self, accounts: Sequence[int]) -> NDArray[np.intp]:
-        """The slot of each account; all are known."""
-        return np.fromiter(map(self._slots.__getitem__, accounts), np.intp, len(accounts))
+    def add(self, accounts: Column, known: Mapping[int, Account]) -> None:
+        """Gives accounts that have none a slot each; those that are not `known` begin at zero."""
+        first, self._count = self._count, self._count + len(accounts)
+        self._grow(first)
+        self.ids[first : self._count] = accounts
+        self._enter(np.arange(first, self._count, dtype=np.int32))
+        if known:
+            self.put(self.find(np.fromiter(known, np.int64, len(known))), list(known.values()))
 
-    def add(self, accounts: Mapping[int, Account]) -> None:
-        """Gives unknown accounts a slot each."""
-        if not accounts:
-            return
-        first = len(self._slots)
-        self._grow(first + len(accounts))
-        self._slots.update(zip(accounts, range(first, first + len(accounts)), strict=True))
-        slots = np.arange(first, first + len(accounts))
-        self._ids[slots] = list(accounts)
-        self.put(slots, list(accounts.values()))
-
-    def accounts(self, slots: NDArray[np.intp]) -> list[Account]:
+    def accounts(self, slots: Slots) -> list[Account]:
         """Copies of some accounts."""
-        return [
-            Account(available, held, locked)
-            for available, held, locked in zip(
-                self.available[slots].tolist(),
-                self.held[slots].tolist(),
-                self.locked[slots].tolist(),
-                strict=True,
-            )
-        ]
+        columns = (self.available[slots].tolist(), self.held[slots].tolist(), self.locked[slots].tolist())
+        return [Account(*values) for values in zip(*columns, strict=True)]
 
-    def put(self, slots: NDArray[np.intp], accounts: Sequence[Account]) -> None:
+    def put(self, slots: Slots, accounts: list[Account]) -> None:
         """Writes accounts into their slots."""
         self.available[slots] = [account.available for account in accounts]
         self.held[slots] = [account.held for account in accounts]
         self.locked[slots] = [account.locked for account in accounts]
 
-    def rows(self, slots: NDArray[np.intp]) -> list[Balance]:
-        """Some accounts as a commit writes them."""
-        return list(
-            zip(
-                self._ids[slots].tolist(),
-                self.available[slots].tolist(),
-                self.held[slots].tolist(),
-                self.locked[slots].tolist(),
-                self.named_by[slots].tolist(),
-                strict=True,
-            )
-        )
+    def balances(self, slots: Slots) -> Column:
+        """Some accounts as a commit writes them, ascending: the rows of `ledger.Changes`."""
+        slots = slots[np.argsort(self.ids[slots])]
+        return np.column_stack([getattr(self, name)[slots] for name in _COLUMNS])
 
-    def _grow(self, wanted: int) -> None:
-        capacity = len(self._ids)
-        if wanted > capacity:
-            more = max(wanted, 2 * capacity) - capacity
-            for name in ("_ids", "available", "held", "locked", "named_by"):
-                column = getattr(self, name)
-                setattr(self, name, np.concatenate([column, np.zeros(more, dtype=column.dtype)]))
+    # --- open addressing: an account's bucket is the first free one from where its hash points -------------------
+
+    def _first_buckets(self, accounts: Column) -> NDArray[np.int64]:
+        # Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the product's upper bits are well mixed.
+        bits = len(self._buckets).bit_length() - 1
+        mixed = accounts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed >> np.uint64(64 - bits)).astype(np.int64)
+
+    def _enter(self, slots: Slots) -> None:
+        """Puts slots into free buckets; of several that want the same one, one gets it, the others go on."""
+        buckets = self._first_buckets(self.ids[slots])
+        while len(slots):
+            is_free = self._buckets[buckets] == UNKNOWN
+            self._buckets[buckets[is_free]] = slots[is_free]
+            goes_on = self._buckets[buckets] != slots
+            slots = slots[goes_on]
+            buckets = (buckets[goes_on] + 1) & (len(self._buckets) - 1)
+
+    def _grow(self, used: int) -> None:
+        """Makes room for the count; so many slots are in use."""
+        capacity = len(self.ids)
+        if self._count <= capacity:
+            return
+        while capacity < self._count:
+            capacity *= 2
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            grown = np.zeros(capacity, dtype=column.dtype)
+            grown[:used] = column[:used]
+            setattr(self, name, grown)
+        self._buckets = _empty(2 * capacity)
+        self._enter(np.arange(used, dtype=np.int32))
+
+
+def _empty(count: int) -> Slots:
+    return np.full(count, UNKNOWN, dtype=np.int32)

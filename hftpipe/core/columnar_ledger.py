@@ -1,32 +1,34 @@
 """The fast path of the ledger: deposits and withdrawals of a whole commit, applied as columns.
 
 An account is *special* in a commit when anything but ordinary deposits and withdrawals happens to it: another kind, a
-lock, an id that a dispute of the same commit names, amounts near the bounds, many uncovered withdrawals. Accounts do
-not touch each other, so the special ones are decided row by row as `ledger.py` says, and the others by running sums
-over their rows. Whether a row is the first use of its id is found before, for the commit as a whole.
+lock, an id that a dispute of the same commit names, amounts near the bounds. Accounts do not touch each other, so the
+special ones are decided row by row as `ledger.py` says, and the others by running sums over their rows. Whether a row
+is the first use of its id is found before, for the commit as a whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hftpipe.core.account_table import AccountTable
-from hftpipe.core.ledger import Account, Changes, Ledger, Outcome, Refusal
+from hftpipe.core.account_table import UNKNOWN, AccountTable, Slots
+from hftpipe.core.ledger import Account, Changes, Ledger, Needs, Outcome, Refusal
 from hftpipe.core.transaction import Batch, Column
 
 Flags: TypeAlias = NDArray[np.bool_]
 Places: TypeAlias = NDArray[np.intp]
-
-PASSES_MAX: Final = 8
-"""Each pass finds one more uncovered withdrawal of each account; an account with more of them is special."""
+Codes: TypeAlias = NDArray[np.uint8]
 
 NO_ID: Final = -1
 """Stands for the id of a row whose source has no such column."""
 
 SAFE_SUM: Final = 2**61
 """Sums below it cannot leave 64 bits, whatever their order."""
+
+_REASONS: Final = tuple(Refusal)
+_CODES: Final = {reason: code for code, reason in enumerate(_REASONS, 1)}
+"""Why a row was refused, as a small number; 0 for a row that was not."""
 
 
 class ColumnarLedger(Ledger):
@@ -37,34 +39,45 @@ class ColumnarLedger(Ledger):
         super().__init__(highest_tx)
         self._accounts_max = accounts_max
         self._table = AccountTable()
-        self._named = np.zeros(0, dtype=np.intp)
+        self._rows = _Rows([])
+        self._named = np.zeros(0, dtype=np.int32)
 
-    def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
-        if not batches:
-            return []
-        rows = _Rows([batch for _, batch in batches])
-        lengths = [len(batch) for _, batch in batches]
-        owners, places = np.unique(rows.accounts, return_inverse=True)
-        self._named = self._table.slots(owners.tolist())
-        self._table.named_by[self._named[places]] = np.repeat([number for number, _ in batches], lengths)
-        is_new = self._first_uses(rows)
-        is_special = self._special(rows, places)
-        refused = self._apply_columns(rows, places, is_new, is_special)
-        refused += self._apply_plainly(rows, owners, places, is_new, is_special)
-        return _outcomes(rows, lengths, is_new, sorted(refused))
-
-    def take_changes(self) -> Changes:
-        named, self._named = self._named, np.zeros(0, dtype=np.intp)
-        disputes, self._disputes = self._disputes, {}
-        return Changes(self._table.rows(named), disputes)
-
-    def _unknown(self, accounts: set[int]) -> set[int]:
+    def needs(self, batches: Iterable[Batch]) -> Needs:
         if len(self._table) > self._accounts_max:
             self._table = AccountTable()
-        return self._table.unknown(accounts)
+        rows = self._rows = _Rows(list(batches))
+        rows.slots = self._table.find(rows.accounts)
+        is_late = rows.moving & (rows.txs != NO_ID) & (rows.txs <= self._highest_tx)
+        return Needs(
+            np.unique(rows.accounts[rows.slots == UNKNOWN]),
+            np.unique(rows.txs[is_late]),
+            np.unique(rows.txs[~rows.moving]),
+        )
 
-    def _add(self, accounts: dict[int, Account]) -> None:
-        self._table.add(accounts)
+    def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
+        rows = self._rows
+        lengths = [len(batch) for _, batch in batches]
+        if not len(rows.slots):
+            return _outcomes(rows, lengths, rows.moving, np.zeros(0, dtype=np.uint8))
+        is_new = self._first_uses(rows)
+        groups = _Groups(rows.slots)
+        self._named = groups.slots
+        numbers = np.repeat([number for number, _ in batches], lengths)
+        self._table.named_by[groups.slots] = numbers[groups.order[groups.ends - 1]]
+        is_special = self._special(rows, groups)
+        codes = self._apply_columns(rows, groups, is_new, is_special)
+        self._apply_plainly(rows, groups, is_new, is_special, codes)
+        return _outcomes(rows, lengths, is_new, codes)
+
+    def take_changes(self) -> Changes:
+        named, self._named = self._named, np.zeros(0, dtype=np.int32)
+        disputes, self._disputes = self._disputes, {}
+        return Changes(self._table.balances(named), disputes)
+
+    def _meet(self, accounts: Column, known: Mapping[int, Account]) -> None:
+        self._table.add(accounts, known)
+        unknown = np.flatnonzero(self._rows.slots == UNKNOWN)
+        self._rows.slots[unknown] = self._table.find(self._rows.accounts[unknown])
 
     def _first_uses(self, rows: "_Rows") -> Flags:
         """Which rows are deposits or withdrawals and the first use of their id; without an id, each is."""
@@ -83,68 +96,72 @@ class ColumnarLedger(Ledger):
             self._highest_tx = max(self._highest_tx, int(txs[first].max()))
         return is_new
 
-    def _special(self, rows: "_Rows", places: Places) -> Flags:
+    def _special(self, rows: "_Rows", groups: "_Groups") -> Flags:
         """Which accounts, of those named, need the plain rules."""
-        table, named = self._table, self._named
-        is_special = table.locked[named]
-        is_special[places[~rows.moving]] = True
-        if self._watched:
-            is_special[places[_among(rows.txs, self._watched)]] = True
-        is_special |= (np.abs(table.available[named]) >= SAFE_SUM) | (table.held[named] >= SAFE_SUM)
         if rows.amounts.sum(dtype=np.float64) >= SAFE_SUM:
-            is_special[:] = True
+            return np.ones(len(groups.slots), dtype=bool)
+        table, slots = self._table, groups.slots
+        is_special = table.locked[slots]
+        is_special |= (np.abs(table.available[slots]) >= SAFE_SUM) | (table.held[slots] >= SAFE_SUM)
+        unusual = ~rows.moving
+        if self._watched:
+            unusual |= _among(rows.txs, self._watched)
+        if unusual.any():
+            is_special |= groups.any(unusual)
         return is_special
 
-    def _apply_columns(
-        self, rows: "_Rows", places: Places, is_new: Flags, is_special: Flags
-    ) -> list[tuple[int, Refusal]]:
-        """Running sums over the rows of ordinary accounts; those that need too many passes turn special."""
-        chosen = np.flatnonzero(~is_special[places])
-        if not len(chosen):
-            return []
-        order = chosen[np.argsort(places[chosen], kind="stable")]
-        sorted_places = places[order]
-        starts = np.flatnonzero(np.diff(sorted_places, prepend=-1))
-        segments = sorted_places[starts]
-        slots = self._named[segments]
-        changes = np.where(is_new[order], rows.signed[order], 0)
-        uncovered, ends, is_hopeless = _cover(changes, starts, self._table.available[slots])
-        self._table.available[slots[~is_hopeless]] = ends[~is_hopeless]
-        is_special[segments[is_hopeless]] = True
-        decided = ~is_special[sorted_places]
-        duplicates = order[decided & ~is_new[order]]
-        return [
-            *((index, Refusal.DUPLICATE_TX) for index in duplicates.tolist()),
-            *((index, Refusal.INSUFFICIENT_FUNDS) for index in order[uncovered[decided[uncovered]]].tolist()),
-        ]
+    def _apply_columns(self, rows: "_Rows", groups: "_Groups", is_new: Flags, is_special: Flags) -> Codes:
+        """Running sums over the rows of ordinary accounts; of an account that runs short, row by row."""
+        table, order = self._table, groups.order
+        changes = np.where(is_new, rows.signed, 0)[order]
+        if is_special.any():
+            changes[np.repeat(is_special, groups.lengths)] = 0
+        available = np.where(is_special, 0, table.available[groups.slots])
+        running = np.cumsum(changes)
+        running += np.repeat(available - (running[groups.starts] - changes[groups.starts]), groups.lengths)
+        ends = running[groups.ends - 1]
+        runs_short = (running < 0) & (changes < 0)
+        codes = np.where(is_new, np.uint8(0), np.uint8(_CODES[Refusal.DUPLICATE_TX]))
+        if runs_short.any():
+            is_short = np.flatnonzero(np.logical_or.reduceat(runs_short, groups.starts))
+            uncovered, ends[is_short] = _cover(
+                changes, groups.starts[is_short], groups.ends[is_short], available[is_short]
+            )
+            codes[order[uncovered]] = _CODES[Refusal.INSUFFICIENT_FUNDS]
+        table.available[groups.slots[~is_special]] = ends[~is_special]
+        return codes
 
     def _apply_plainly(
-        self, rows: "_Rows", owners: Column, places: Places, is_new: Flags, is_special: Flags
-    ) -> list[tuple[int, Refusal]]:
+        self, rows: "_Rows", groups: "_Groups", is_new: Flags, is_special: Flags, codes: Codes
+    ) -> None:
         """The plain rules, for special accounts, in the order of their rows."""
-        chosen = np.flatnonzero(is_special[places])
-        if not len(chosen):
-            return []
-        ids, slots = owners[is_special].tolist(), self._named[is_special]
+        if not is_special.any():
+            return
+        slots = groups.slots[is_special]
+        chosen = np.sort(groups.order[np.repeat(is_special, groups.lengths)])
+        ids = self._table.ids[slots].tolist()
         self._accounts = dict(zip(ids, self._table.accounts(slots), strict=True))
         refused = self._decide(rows.plain(chosen, is_new))
         self._table.put(slots, list(self._accounts.values()))
-        return refused
+        codes[chosen] = 0
+        if refused:
+            codes[[index for index, _ in refused]] = [_CODES[reason] for _, reason in refused]
 
 
 class _Rows:
     """The batches of a commit, one behind the other; `signed` is what a row adds to what is available."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        self.letters = np.concatenate([batch.letters for batch in batches])
-        self.accounts = np.concatenate([batch.accounts for batch in batches])
-        self.amounts = np.concatenate([batch.amounts for batch in batches])
-        self.txs = np.concatenate(
-            [np.full(len(batch), NO_ID) if batch.txs is None else batch.txs for batch in batches]
+        self.letters: Codes = np.frombuffer(
+            "".join(batch.kinds for batch in batches).encode("ascii"), dtype=np.uint8
         )
+        self.accounts = _joined([batch.accounts for batch in batches])
+        self.amounts = _joined([batch.amounts for batch in batches])
+        self.txs = _joined([_ids(batch) for batch in batches])
         deposits = self.letters == ord("D")
         self.moving: Flags = deposits | (self.letters == ord("W"))
         self.signed = np.where(deposits, self.amounts, -self.amounts)
+        self.slots: Slots = np.zeros(0, dtype=np.int32)
 
     def plain(self, chosen: Places, is_new: Flags) -> "zip[tuple[int, str, int, int | None, int, bool]]":
         """Some rows as `Ledger` decides them."""
@@ -160,60 +177,79 @@ class _Rows:
         )
 
 
+class _Groups:
+    """The rows of a commit by account: `order` lists them, account by account, each account's in their order.
+
+    slots: of the accounts. starts, ends: where each one's rows begin and end in `order`.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        # numpy sorts 16 bits by radix: two passes over small numbers are sooner than one over large ones.
+        self.order: Places = np.argsort(slots.astype(np.uint16), kind="stable")
+        high = (slots >> 16).astype(np.uint16)
+        if high.any():
+            self.order = self.order[np.argsort(high[self.order], kind="stable")]
+        ordered = slots[self.order]
+        self.starts: Places = np.flatnonzero(np.diff(ordered, prepend=-1))
+        self.ends: Places = np.append(self.starts[1:], len(ordered))
+        self.slots: Slots = ordered[self.starts]
+
+    @property
+    def lengths(self) -> Places:
+        """How many rows each account has: `np.repeat` makes one value a row of one an account with it."""
+        return self.ends - self.starts
+
+    def any(self, flags: Flags) -> Flags:
+        """Which accounts have a row with that flag."""
+        return np.logical_or.reduceat(flags[self.order], self.starts)
+
+
+def _joined(columns: Sequence[Column]) -> Column:
+    return np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
+
+
+def _ids(batch: Batch) -> Column:
+    return np.full(len(batch), NO_ID) if batch.txs is None else batch.txs
+
+
 def _among(values: Column, wanted: set[int]) -> Flags:
     return np.isin(values, np.fromiter(wanted, np.int64, len(wanted)))
 
 
-def _cover(changes: Column, starts: Places, available: Column) -> tuple[Places, Column, Flags]:
-    """Runs each account's changes in order, leaving out withdrawals that are not covered.
+def _cover(changes: Column, starts: Places, ends: Places, available: Column) -> tuple[list[int], list[int]]:
+    """Runs some accounts' changes row by row, leaving out withdrawals that are not covered.
 
-    changes: signed amounts, one account's behind the other's. starts: where each begins. available: before the first.
-    Returns the places left out, each account's balance at the end, and which accounts need more than PASSES_MAX passes.
+    changes: signed amounts, one account's behind the other's. starts, ends: of each. available: before the first.
+    Returns the places left out, and each account's balance at the end.
     """
-    lengths = np.diff(starts, append=len(changes))
-    ends = np.zeros(len(starts), dtype=np.int64)
-    left_out: list[Places] = []
-    active = np.arange(len(starts))
-    for _ in range(PASSES_MAX):
-        places, firsts = _places_of(starts[active], lengths[active])
-        steps = changes[places]
-        running = np.cumsum(steps)
-        running += np.repeat(available[active] - (running[firsts] - steps[firsts]), lengths[active])
-        ends[active] = running[firsts + lengths[active] - 1]
-        uncovered = np.flatnonzero((running < 0) & (steps < 0))
-        if not len(uncovered):
-            active = active[:0]
-            break
-        failing, first = np.unique(np.searchsorted(firsts, uncovered, side="right"), return_index=True)
-        found = places[uncovered[first]]
-        left_out.append(found)
-        changes[found] = 0
-        active = active[failing - 1]
-    is_hopeless = np.zeros(len(starts), dtype=bool)
-    is_hopeless[active] = True
-    return np.concatenate(left_out) if left_out else active[:0], ends, is_hopeless
+    left_out: list[int] = []
+    balances: list[int] = []
+    for start, end, balance in zip(starts.tolist(), ends.tolist(), available.tolist(), strict=True):
+        for place, change in enumerate(changes[start:end].tolist(), start):
+            after = balance + change
+            if after < 0 and change < 0:
+                left_out.append(place)
+            else:
+                balance = after  # noqa: PLW2901 - the balance runs
+        balances.append(balance)
+    return left_out, balances
 
 
-def _places_of(starts: Places, lengths: Places) -> tuple[Places, Places]:
-    """The places of some segments, one behind the other, and where each begins among them."""
-    firsts = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - firsts, lengths), firsts
-
-
-def _outcomes(
-    rows: _Rows, lengths: Sequence[int], is_new: Flags, refused: list[tuple[int, Refusal]]
-) -> list[Outcome]:
+def _outcomes(rows: _Rows, lengths: Sequence[int], is_new: Flags, codes: Codes) -> list[Outcome]:
     """What became of each batch, from what became of all."""
     outcomes: list[Outcome] = []
-    start = position = 0
+    takes = is_new & (rows.txs != NO_ID)
+    start = 0
     for length in lengths:
         stop = start + length
-        mine: list[tuple[int, Refusal]] = []
-        while position < len(refused) and refused[position][0] < stop:
-            index, reason = refused[position]
-            mine.append((index - start, reason))
-            position += 1
-        taken = rows.txs[start:stop][is_new[start:stop] & (rows.txs[start:stop] != NO_ID)]
-        outcomes.append(Outcome(mine, taken.tolist()))
+        outcomes.append(Outcome(_by_reason(codes[start:stop]), np.flatnonzero(takes[start:stop])))
         start = stop
     return outcomes
+
+
+def _by_reason(codes: Codes) -> dict[Refusal, Column]:
+    refused = np.flatnonzero(codes)
+    if not len(refused):
+        return {}
+    found = codes[refused]
+    return {_REASONS[code - 1]: refused[found == code] for code in np.unique(found).tolist()}

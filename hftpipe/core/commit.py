@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from hftpipe.core.entry import EntryId, Foreign
 from hftpipe.core.journal import Record
-from hftpipe.core.ledger import Balance, Deposit
+from hftpipe.core.ledger import Deposit
+from hftpipe.core.taken import Taken
+from hftpipe.core.transaction import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +40,20 @@ class Checkpoint:
     totals: Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """All that some entries changed.
 
-    taken: transaction ids taken, by journal number.
-    balances: every account that was named, ascending; see `ledger.Balance`.
+    taken: transaction ids taken, record by record.
+    balances: every account that was named, ascending; see `ledger.Changes`.
     positions: last position applied, of each source that moved.
     """
 
     before: Checkpoint
     after: Checkpoint
     records: Sequence[Record]
-    taken: Sequence[tuple[int, Sequence[int]]]
-    balances: Sequence[Balance]
+    taken: Sequence[Taken]
+    balances: Column
     disputes: Mapping[int, Deposit]
     positions: Mapping[str, int]
     dead: Sequence[Foreign]

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-import numpy as np
 import orjson
 
-from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX, KIND_LETTERS, Batch, Column
+from hftpipe.core.payload import Unreadable, read_columns
+from hftpipe.core.transaction import AMOUNT_MAX, INT64_MAX, Batch
 from hftpipe.errors import EntryDamaged
 
 FORMAT: Final = 1
@@ -33,7 +33,6 @@ SOURCE_BYTES_MAX: Final = 8_192
 
 _SIGNED: Final = (b"v", b"src", b"prev", b"pos", b"t", b"n", b"b")
 _FIELDS: Final = frozenset((*_SIGNED, b"d"))
-_COLUMNS: Final = ("kind", "account", "tx", "amount", "row")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _ID: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20}|-1)", re.ASCII)
 _DIGEST: Final = re.compile(rb"[0-9a-f]{32}")
@@ -100,12 +99,15 @@ class Foreign:
 
 def encode(source: str, previous: int, batch: Batch, time_ms: int) -> dict[bytes, bytes]:
     """The fields of an entry, in the order in which they are written."""
+    increments = batch.rows.copy()
+    increments[0] -= previous
+    increments[1:] -= batch.rows[:-1]
     payload = {
         "kind": batch.kinds,
         "account": batch.accounts,
         "tx": batch.txs,
         "amount": batch.amounts,
-        "row": np.diff(batch.rows, prepend=previous),
+        "row": increments,
     }
     fields = {
         b"v": b"%d" % FORMAT,
@@ -139,12 +141,8 @@ def decode(raw: RawEntry, shard: int, shards: int) -> Entry | Foreign:
     digest = digest_of(raw.fields)
     try:
         return _decode(raw, digest, shard, shards)
-    except _NotOurs as reason:
+    except Unreadable as reason:
         return Foreign(raw.id, str(reason), raw.fields, digest)
-
-
-class _NotOurs(Exception):
-    """Why an entry cannot be of our making."""
 
 
 def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
@@ -157,10 +155,10 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
         )
     previous, count = _number(fields, b"prev"), _number(fields, b"n")
     if count > ENTRY_TRANSACTIONS_MAX or len(fields[b"src"]) > SOURCE_BYTES_MAX:
-        raise _NotOurs("field n or src is too large")
+        raise Unreadable("field n or src is too large")
     batch = read_columns(fields[b"b"], previous, count)
     if batch.rows[-1] != _number(fields, b"pos"):
-        raise _NotOurs("field pos is not the position of the last row")
+        raise Unreadable("field pos is not the position of the last row")
     _check_values(batch, shard, shards)
     return Entry(
         raw.id,
@@ -176,68 +174,30 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
 
 def _check_fields(fields: Mapping[bytes, bytes]) -> None:
     if missing := sorted(_FIELDS - fields.keys()):
-        raise _NotOurs(f"missing field {missing[0].decode()}")
+        raise Unreadable(f"missing field {missing[0].decode()}")
     if unknown := sorted(fields.keys() - _FIELDS):
-        raise _NotOurs(f"unknown field {unknown[0][:40]!r}")
+        raise Unreadable(f"unknown field {unknown[0][:40]!r}")
     if fields[b"v"] != b"%d" % FORMAT:
-        raise _NotOurs(f"unknown version {fields[b'v'][:20]!r}")
+        raise Unreadable(f"unknown version {fields[b'v'][:20]!r}")
     if not _DIGEST.fullmatch(fields[b"d"]):
-        raise _NotOurs("field d is not a digest")
-
-
-def read_columns(payload: bytes, previous: int, count: int) -> Batch:
-    """The batch in a payload whose rows begin behind `previous`; of a journal, it was checked when it was applied."""
-    try:
-        columns = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        raise _NotOurs("field b is not JSON") from None
-    if not isinstance(columns, dict):
-        raise _NotOurs("field b is not an object")
-    if unknown := sorted(columns.keys() - set(_COLUMNS)):
-        raise _NotOurs(f"unknown column {unknown[0][:40]!r}")
-    if missing := sorted(set(_COLUMNS) - columns.keys()):
-        raise _NotOurs(f"missing column {missing[0]}")
-    kinds, txs = columns["kind"], columns["tx"]
-    if not isinstance(kinds, str) or not KIND_LETTERS.issuperset(kinds):
-        raise _NotOurs("column kind holds an unknown letter")
-    if count == 0 or len(kinds) != count:
-        raise _NotOurs("field n is not the number of transactions")
-    accounts, amounts, increments = (_column(name, columns, count) for name in ("account", "amount", "row"))
-    rows = np.cumsum(increments) + previous
-    if rows[0] <= previous or (rows[1:] <= rows[:-1]).any():  # also where the sum went beyond 64 bits
-        raise _NotOurs("rows do not ascend")
-    return Batch(kinds, accounts, None if txs is None else _column("tx", columns, count), amounts, rows)
-
-
-def _column(name: str, columns: Mapping[str, object], count: int) -> Column:
-    values = columns[name]
-    if not isinstance(values, list) or len(values) != count:
-        raise _NotOurs(f"column {name} has not n values")
-    try:
-        column = np.array(values)
-    except ValueError:  # lists of different lengths within
-        column = np.array([])
-    # numpy takes a boolean among integers for 1 or 0, and an integer beyond 64 bits for a float.
-    if column.dtype != np.int64 or column.ndim != 1 or column.min() < 0 or bool in map(type, values):
-        raise _NotOurs(f"column {name} holds something else than integers from 0 to 2^63-1")
-    return column
+        raise Unreadable("field d is not a digest")
 
 
 def _check_values(batch: Batch, shard: int, shards: int) -> None:
     if (batch.accounts % shards != shard).any():
-        raise _NotOurs("an account belongs to another shard")
+        raise Unreadable("an account belongs to another shard")
     if batch.amounts.max() > AMOUNT_MAX:
-        raise _NotOurs("an amount is out of range")
+        raise Unreadable("an amount is out of range")
     moving = batch.is_moving
     if batch.txs is None and not moving.all():
-        raise _NotOurs("a dispute names no transaction")
+        raise Unreadable("a dispute names no transaction")
     if ((batch.amounts > 0) != moving).any():
-        raise _NotOurs("an amount does not suit its kind")
+        raise Unreadable("an amount does not suit its kind")
 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> int:
     if not _NUMBER.fullmatch(fields[name]) or (value := int(fields[name])) > INT64_MAX:
-        raise _NotOurs(f"field {name.decode()} is not a number in range")
+        raise Unreadable(f"field {name.decode()} is not a number in range")
     return value
 
 
@@ -245,7 +205,7 @@ def _text(value: bytes, name: str) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise _NotOurs(f"field {name} is not UTF-8") from None
+        raise Unreadable(f"field {name} is not UTF-8") from None
 
 
 def _signature(fields: Mapping[bytes, bytes]) -> str:

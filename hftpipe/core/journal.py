@@ -9,7 +9,7 @@ import orjson
 
 from hftpipe.core.entry import Entry, EntryId, Foreign
 from hftpipe.core.ledger import Deposit, Refusal, Undisputable
-from hftpipe.core.transaction import MOVING, Kind
+from hftpipe.core.transaction import MOVING, Column, Kind
 
 GENESIS: Final = "0" * 32
 """The hash before the first record."""
@@ -38,17 +38,14 @@ class Record:
 
 
 def record_entry(
-    number: int, entry: Entry, skipped: int, refused: list[tuple[int, Refusal]], before: str
+    number: int, entry: Entry, skipped: int, refused: Mapping[Refusal, Column], before: str
 ) -> Record:
     """The record of an entry whose rows from `skipped` on were decided; indexes of `refused` count from there."""
     outcomes: dict[str, object] = {}
     if skipped:
         outcomes["skipped"] = skipped
     if refused:
-        by_reason: dict[str, list[int]] = {}
-        for index, reason in refused:
-            by_reason.setdefault(reason.value, []).append(skipped + index)
-        outcomes["refused"] = by_reason
+        outcomes["refused"] = {reason.value: indexes + skipped for reason, indexes in refused.items()}
     return _record_ours(number, entry, outcomes, before)
 
 
@@ -75,7 +72,7 @@ def _seal(
     digest: str,
     before: str,
 ) -> Record:
-    text = orjson.dumps(outcomes).decode()
+    text = orjson.dumps(outcomes, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     return Record(number, entry_id, *content, text, digest, link(before, number, entry_id, digest, text))
 
 

@@ -6,11 +6,13 @@ memory. A refusal is a value, never an exception. What `apply` changed is handed
 one commit; when that commit fails, the ledger must be thrown away.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from hftpipe.core.transaction import INT64_MAX, INT64_MIN, Batch, Kind
+import numpy as np
+
+from hftpipe.core.transaction import INT64_MAX, INT64_MIN, Batch, Column, Kind
 
 
 class Refusal(StrEnum):
@@ -63,11 +65,20 @@ class Deposit:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the store must be asked: accounts, ids that may be taken, ids that disputes name."""
+    """What the store must be asked: accounts, ids that may be taken, ids that disputes name; each ascending."""
 
-    accounts: set[int]
-    txs: set[int]
-    disputed: set[int]
+    accounts: Column
+    txs: Column
+    disputed: Column
+
+    @classmethod
+    def of(
+        cls, accounts: Iterable[int] = (), txs: Iterable[int] = (), disputed: Iterable[int] = ()
+    ) -> "Needs":
+        """Needs from plain integers, in any order."""
+        return cls(
+            *(np.unique(np.array(list(values), dtype=np.int64)) for values in (accounts, txs, disputed))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +90,27 @@ class Facts:
     deposits: dict[int, Deposit | Undisputable]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What became of one batch: refused rows by index, and the ids that it took, in order."""
+    """What became of one batch.
 
-    refused: list[tuple[int, Refusal]]
-    taken: list[int]
+    refused: indexes of the refused rows by reason, ascending; the reasons in the order of `Refusal`.
+    taken: indexes of the rows that took their id, ascending.
+    """
+
+    refused: Mapping[Refusal, Column]
+    taken: Column
 
 
-Balance = tuple[int, int, int, bool, int]
-"""Account, available, held, locked, and the number of the journal record that last named it."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Changes:
-    """What a commit must write: the balances of all accounts that were named, by account, and disputes."""
+    """What a commit must write: the balances of all accounts that were named, and disputes.
 
-    balances: Sequence[Balance]
+    balances: a row an account, ascending: account, available, held, locked (0 or 1), and the number of the journal
+    record that last named it.
+    """
+
+    balances: Column
     disputes: dict[int, Deposit]
 
 
@@ -131,23 +146,20 @@ class Ledger:
                 moving = batch.is_moving
                 disputed.update(batch.txs[~moving].tolist())
                 txs.update(batch.txs[moving & (batch.txs <= highest)].tolist())
-        return Needs(self._unknown(accounts), txs, disputed)
+        return Needs.of(accounts - self._accounts.keys(), txs, disputed)
 
     def learn(self, needs: Needs, facts: Facts) -> None:
         """Takes in the answer to `needs`; an account that the store does not know begins at zero."""
-        self._add({account: facts.accounts.get(account) or Account() for account in needs.accounts})
+        self._meet(needs.accounts, facts.accounts)
         self._taken = set(facts.taken)
         self._deposits = dict(facts.deposits)
-        self._watched = set(needs.disputed)
+        self._watched = set(needs.disputed.tolist())
 
-    def _unknown(self, accounts: set[int]) -> set[int]:
-        return accounts - self._accounts.keys()
-
-    def _add(self, accounts: dict[int, Account]) -> None:
-        self._accounts.update(accounts)
+    def _meet(self, accounts: Column, known: Mapping[int, Account]) -> None:
+        self._accounts.update({account: known.get(account) or Account() for account in accounts.tolist()})
 
     def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
-        """Decides the batches of one commit, in order; each comes with the number of its journal record."""
+        """Decides the batches that `needs` was asked about, in order; each with the number of its journal record."""
         return [self.apply(batch, number) for number, batch in batches]
 
     def apply(self, batch: Batch, number: int) -> Outcome:
@@ -160,19 +172,19 @@ class Ledger:
         txs: list[int | None] = [None] * len(batch) if batch.txs is None else batch.txs.tolist()
         taken, is_new = self._take(batch.kinds, txs)
         rows = zip(range(len(batch)), batch.kinds, ids, txs, batch.amounts.tolist(), is_new, strict=True)
-        return Outcome(self._decide(rows), taken)
+        return Outcome(_by_reason(self._decide(rows)), np.array(taken, dtype=np.int64))
 
     def _take(self, kinds: str, txs: Sequence[int | None]) -> tuple[list[int], list[bool]]:
-        """Ids that these deposits and withdrawals take, and which rows are the first use of theirs."""
+        """Indexes of the rows that take their id, and for each row whether it is the first use of its id."""
         known = self._taken
         taken: list[int] = []
         is_new: list[bool] = []
-        for kind, tx in zip(kinds, txs, strict=True):
+        for index, (kind, tx) in enumerate(zip(kinds, txs, strict=True)):
             first = kind in "DW" and tx not in known
             is_new.append(first)
             if first and tx is not None:
                 known.add(tx)
-                taken.append(tx)
+                taken.append(index)
         return taken, is_new
 
     def _decide(
@@ -203,7 +215,7 @@ class Ledger:
             for account, number in sorted(named_by.items())
             for state in [self._accounts[account]]
         ]
-        return Changes(balances, disputes)
+        return Changes(np.array(balances, dtype=np.int64).reshape(-1, 5), disputes)
 
     def _watch(
         self, kind: str, account_id: int, tx: int | None, amount: int, refusal: Refusal | None
@@ -228,6 +240,11 @@ class Ledger:
         if refusal is None:
             self._disputes[tx] = deposit
         return refusal
+
+
+def _by_reason(refused: Sequence[tuple[int, Refusal]]) -> dict[Refusal, Column]:
+    indexes = {reason: [index for index, why in refused if why is reason] for reason in Refusal}
+    return {reason: np.array(found, dtype=np.int64) for reason, found in indexes.items() if found}
 
 
 def _move(kind: str, account: Account, amount: int, *, is_new: bool) -> Refusal | None:

@@ -4,15 +4,21 @@
 ledger what the store knows (`Ledger.needs`, `Ledger.learn`).
 """
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
 
 from hftpipe.core.chain import first_new_row
 from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import Entry, Foreign
 from hftpipe.core.journal import Record, record_dead, record_entry, record_gap
 from hftpipe.core.ledger import Ledger, Outcome
+from hftpipe.core.taken import Taken, taken_by
 from hftpipe.core.transaction import Batch
+
+_NONE: Final = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +69,31 @@ def post(
             ]
         )
     )
-    records: list[Record] = []
-    taken: list[tuple[int, Sequence[int]]] = []
-    totals, chain = before.totals, before.hash
+    tally = _Tally(before.hash, before.totals)
     for number, step in numbered:
-        record, ids, totals = _record(number, step, outcomes, chain, totals)
-        records.append(record)
-        chain = record.hash
-        if ids:
-            taken.append((number, ids))
+        if isinstance(step, Foreign):
+            tally.dead(number, step)
+        elif step.batch is None:
+            tally.gap(number, step.entry)
+        else:
+            tally.decided(number, step, step.batch, next(outcomes))
     changes = ledger.take_changes()
-    last = records[-1]
+    last = tally.records[-1]
     after = replace(
         before,
         id=last.id,
         digest=last.digest,
         number=last.number,
-        hash=chain,
+        hash=last.hash,
         highest_tx=ledger.highest_tx,
-        totals=totals,
+        totals=tally.totals,
     )
     sources = {step.entry.source for step in steps if isinstance(step, Step) and step.batch is not None}
     return Commit(
         before,
         after,
-        records,
-        taken,
+        tally.records,
+        tally.taken,
         changes.balances,
         changes.disputes,
         {source: positions[source] for source in sorted(sources)},
@@ -96,20 +101,36 @@ def post(
     )
 
 
-def _record(
-    number: int, step: Step | Foreign, outcomes: Iterator[Outcome], chain: str, totals: Totals
-) -> tuple[Record, Sequence[int], Totals]:
-    if isinstance(step, Foreign):
-        return record_dead(number, step, chain), (), replace(totals, dead=totals.dead + 1)
-    if step.batch is None:
-        return record_gap(number, step.entry, chain), (), replace(totals, gaps=totals.gaps + 1)
-    outcome = next(outcomes)
-    record = record_entry(number, step.entry, step.first, outcome.refused, chain)
-    refused = len(outcome.refused)
-    totals = replace(
-        totals,
-        applied=totals.applied + len(step.batch) - refused,
-        refused=totals.refused + refused,
-        skipped=totals.skipped + step.first,
-    )
-    return record, outcome.taken, totals
+@dataclass(slots=True)
+class _Tally:
+    """What the records of a commit add up to."""
+
+    chain: str
+    totals: Totals
+    records: list[Record] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
+
+    def dead(self, number: int, foreign: Foreign) -> None:
+        self._add(record_dead(number, foreign, self.chain), dead=1)
+
+    def gap(self, number: int, entry: Entry) -> None:
+        self._add(record_gap(number, entry, self.chain), gaps=1)
+
+    def decided(self, number: int, step: Step, batch: Batch, outcome: Outcome) -> None:
+        refused = np.concatenate([_NONE, *outcome.refused.values()])
+        self._add(
+            record_entry(number, step.entry, step.first, outcome.refused, self.chain),
+            applied=len(batch) - len(refused),
+            refused=len(refused),
+            skipped=step.first,
+        )
+        taken = taken_by(number, batch, outcome.taken, refused)
+        if taken is not None:
+            self.taken.append(taken)
+
+    def _add(self, record: Record, **counts: int) -> None:
+        self.records.append(record)
+        self.chain = record.hash
+        self.totals = replace(
+            self.totals, **{name: getattr(self.totals, name) + count for name, count in counts.items()}
+        )

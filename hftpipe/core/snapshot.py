@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hftpipe.core.commit import Checkpoint
 from hftpipe.core.journal import Record
+from hftpipe.core.taken import Packed, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,16 +13,28 @@ class Tables:
     """What follows from the journal alone, and is therefore the same for every worker and commit size.
 
     balances: account → available, held, locked, journal number that last named it.
-    transactions: id → journal number that took it. disputes: id → account, amount, state.
+    id_ranges: highest → lowest id, and the journal number that took them. late_ids: id → journal number.
+    taken_ids: journal number → count and columns of the ids that it took, as `Taken.packed` gives them.
+    disputes: id → account, amount, state.
     sources: source → last position applied. dead: entry id → reason.
     """
 
     records: Sequence[Record]
     balances: Mapping[int, tuple[int, int, bool, int]]
-    transactions: Mapping[int, int]
+    id_ranges: Mapping[int, tuple[int, int]]
+    late_ids: Mapping[int, int]
+    taken_ids: Mapping[int, Packed]
     disputes: Mapping[int, tuple[int, int, str]]
     sources: Mapping[str, int]
     dead: Mapping[str, str]
+
+    def transactions(self) -> dict[int, int]:
+        """Every id that was taken → the journal number that took it."""
+        return {
+            tx: number
+            for number, columns in self.taken_ids.items()
+            for tx in unpacked(number, *columns).txs.tolist()
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import EntryId, Foreign, origin
+from hftpipe.core.id_index import index_ids
 from hftpipe.core.journal import GENESIS, Record, deposits_in
 from hftpipe.core.ledger import Account, Deposit, Facts, Needs, Undisputable
 from hftpipe.core.snapshot import Snapshot, Tables
+from hftpipe.core.taken import Packed
 from hftpipe.errors import Fenced
 from hftpipe.ports import Ownership, Topology
 
@@ -26,6 +28,9 @@ class MemoryStore:
         self.records: list[Record] = []
         self.balances: dict[int, tuple[int, int, bool, int]] = {}
         self.transactions: dict[int, int] = {}
+        self.id_ranges: dict[int, tuple[int, int]] = {}
+        self.late_ids: dict[int, int] = {}
+        self.taken_ids: dict[int, Packed] = {}
         self.disputes: dict[int, Deposit] = {}
         self.sources: dict[str, int] = {}
         self.dead: list[Foreign] = []
@@ -63,10 +68,10 @@ class MemoryStore:
         return Facts(
             {
                 account: Account(*self.balances[account][:3])
-                for account in needs.accounts & self.balances.keys()
+                for account in self.balances.keys() & needs.accounts.tolist()
             },
-            needs.txs & self.transactions.keys(),
-            self._deposits(needs.disputed),
+            self.transactions.keys() & needs.txs.tolist(),
+            self._deposits(set(needs.disputed.tolist())),
         )
 
     def positions(self, sources: set[str]) -> dict[str, int]:
@@ -80,10 +85,14 @@ class MemoryStore:
         self._reach("store.in_transaction")
         self._hold_fence(epoch, commit.before)
         self.records += commit.records
-        for number, txs in commit.taken:
-            self.transactions.update(dict.fromkeys(txs, number))
-        for account, available, held, locked, named_by in commit.balances:
-            self.balances[account] = (available, held, locked, named_by)
+        for taken in commit.taken:
+            self.transactions.update(dict.fromkeys(taken.txs.tolist(), taken.number))
+            self.taken_ids[taken.number] = taken.packed()
+        index = index_ids(commit.taken, commit.before.highest_tx)
+        self.id_ranges.update({highest: (lowest, number) for highest, lowest, number in index.ranges})
+        self.late_ids.update(index.late.tolist())
+        for account, available, held, locked, named_by in commit.balances.tolist():
+            self.balances[account] = (available, held, bool(locked), named_by)
         for tx, deposit in commit.disputes.items():
             self.disputes[tx] = replace(deposit)
         self.sources.update(commit.positions)
@@ -108,7 +117,9 @@ class MemoryStore:
             Tables(
                 list(self.records),
                 dict(self.balances),
-                dict(self.transactions),
+                dict(self.id_ranges),
+                dict(self.late_ids),
+                dict(self.taken_ids),
                 {
                     tx: (deposit.account, deposit.amount, deposit.state.value)
                     for tx, deposit in self.disputes.items()

@@ -111,7 +111,15 @@ def snapshot(path: Path) -> Snapshot:
                     "SELECT * FROM balances"
                 )
             },
-            dict(connection.execute("SELECT * FROM transactions")),
+            {
+                highest: (lowest, number)
+                for highest, lowest, number in connection.execute("SELECT * FROM id_ranges")
+            },
+            dict(connection.execute("SELECT * FROM late_ids")),
+            {
+                number: (count, *columns)
+                for number, count, *columns in connection.execute("SELECT * FROM taken_ids")
+            },
             {
                 tx: (account, amount, state)
                 for tx, account, amount, state in connection.execute("SELECT * FROM disputes")

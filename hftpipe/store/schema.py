@@ -5,7 +5,9 @@
 | shard        | one row: pipeline, epoch, owner, beat, checkpoint, totals                                      |
 | balances     | a row per account, ten-thousandths                                                             |
 | entries      | the journal: a row per entry of the log, hash-chained                                          |
-| transactions | transaction id → number of the entry that took it                                              |
+| id_ranges    | for each entry, the lowest and highest id that it took above all earlier ones                  |
+| taken_ids    | for each entry, the ids that it took, with account and disputable amount, as packed columns    |
+| late_ids     | an id that was taken below an earlier one → number of the entry that took it                   |
 | disputes     | every deposit that was ever disputed                                                           |
 | sources      | source → last position applied                                                                 |
 | dead         | entries that no producer of ours can have made                                                 |
@@ -95,7 +97,9 @@ _ENTRIES = {
     "digest": str,
     "hash": str,
 }
-_TRANSACTIONS = {"tx": int, "entry": int}
+_ID_RANGES = {"highest": int, "lowest": int, "entry": int}
+_TAKEN_IDS = {"entry": int, "count": int, "txs": bytes, "accounts": bytes, "amounts": bytes}
+_LATE_IDS = {"tx": int, "entry": int}
 _DISPUTES = {"tx": int, "account": int, "amount": int, "state": str}
 _SOURCES = {"source": str, "position": int}
 _DEAD = {"number": int, "entry": str, "reason": str, "fields": str}
@@ -108,7 +112,9 @@ def version_1(database: Database) -> None:
         ("shard", _SHARD),
         ("balances", _BALANCES),
         ("entries", _ENTRIES),
-        ("transactions", _TRANSACTIONS),
+        ("id_ranges", _ID_RANGES),
+        ("late_ids", _LATE_IDS),
+        ("taken_ids", _TAKEN_IDS),
         ("disputes", _DISPUTES),
         ("sources", _SOURCES),
         ("dead", _DEAD),

@@ -1,20 +1,22 @@
 """The store of one shard in one SQLite file: WAL, `synchronous=FULL`, one writing connection."""
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import EntryId, Foreign
-from hftpipe.core.journal import deposits_in
+from hftpipe.core.id_index import index_ids
 from hftpipe.core.ledger import Account, Deposit, DisputeState, Facts, Needs, Undisputable
+from hftpipe.core.transaction import Column
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
+from hftpipe.store.ids import IdReader, json_of
 
 SCHEMA_VERSION: Final = 1
 """Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
@@ -62,10 +64,7 @@ _CHECKPOINT = (
 _ACCOUNTS = (
     "SELECT account, available, held, locked FROM json_each(?) JOIN balances ON balances.account = value"
 )
-_TAKEN = "SELECT tx FROM json_each(?) JOIN transactions ON transactions.tx = value"
 _DISPUTES = "SELECT tx, account, amount, state FROM json_each(?) JOIN disputes ON disputes.tx = value"
-_TAKERS = "SELECT tx, entry FROM json_each(?) JOIN transactions ON transactions.tx = value ORDER BY entry"
-_RECORD = "SELECT payload, outcomes FROM entries WHERE number = ?"
 _POSITION = "SELECT source, position FROM sources WHERE source = ?"
 _ANCHORS = "SELECT number, entry, digest FROM entries WHERE number < ? ORDER BY number DESC LIMIT ?"
 _ADVANCE = (
@@ -78,12 +77,8 @@ _REWIND = (
     "WHERE epoch = ?"
 )
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_ADD_TRANSACTIONS = "INSERT INTO transactions SELECT value, ? FROM json_each(?)"
-_PUT_BALANCE = (
-    "INSERT INTO balances VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
-    "available = excluded.available, held = excluded.held, locked = excluded.locked, "
-    "last_entry = excluded.last_entry"
-)
+_ADD_TAKEN = "INSERT INTO taken_ids VALUES (?, ?, ?, ?, ?)"
+_ADD_RANGE = "INSERT INTO id_ranges VALUES (?, ?, ?)"
 _PUT_DISPUTE = (
     "INSERT INTO disputes VALUES (?, ?, ?, ?) ON CONFLICT (tx) DO UPDATE SET state = excluded.state"
 )
@@ -91,6 +86,32 @@ _PUT_SOURCE = (
     "INSERT INTO sources VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
 )
 _ADD_DEAD = "INSERT INTO dead VALUES (?, ?, ?, ?)"
+
+_ROWS_AT_ONCE: Final = 100
+
+
+class _Rows:
+    """A statement that writes one row of integers, and one for many: a call into SQLite costs more than a row does."""
+
+    def __init__(self, statement: str) -> None:
+        """statement: with the values of one row, once."""
+        row = statement[statement.index("(?") : statement.index("?)") + 2]
+        self._one = statement
+        self._many = statement.replace(row, ", ".join([row] * _ROWS_AT_ONCE))
+
+    def write(self, connection: sqlite3.Connection, rows: Column) -> None:
+        """Writes all rows, in their order."""
+        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+        connection.executemany(self._many, rows[:whole].reshape(-1, _ROWS_AT_ONCE * rows.shape[1]).tolist())
+        connection.executemany(self._one, rows[whole:].tolist())
+
+
+_LATE_IDS = _Rows("INSERT INTO late_ids VALUES (?, ?)")
+_BALANCES = _Rows(
+    "INSERT INTO balances VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+    "available = excluded.available, held = excluded.held, locked = excluded.locked, "
+    "last_entry = excluded.last_entry"
+)
 
 
 def shard_path(home: Path, shard: int) -> Path:
@@ -151,6 +172,7 @@ class SqliteStore:
                 for setting in _SETTINGS:
                     self._connection.execute(setting)
                 self._check_version()
+                self._ids = IdReader(self._connection)
             except BaseException:
                 self._connection.close()
                 raise
@@ -203,7 +225,7 @@ class SqliteStore:
                     account: Account(available, held, bool(locked))
                     for account, available, held, locked in self._all(_ACCOUNTS, needs.accounts)
                 },
-                {tx for (tx,) in self._all(_TAKEN, needs.txs)},
+                self._ids.taken(needs.txs),
                 self._deposits(needs.disputed),
             )
 
@@ -238,7 +260,7 @@ class SqliteStore:
         self._hold_fence(changed, epoch)
 
     def _write(self, commit: Commit) -> None:
-        execute, executemany = self._connection.execute, self._connection.executemany
+        executemany = self._connection.executemany
         executemany(
             _ADD_ENTRY,
             [
@@ -258,9 +280,11 @@ class SqliteStore:
                 for record in commit.records
             ],
         )
-        for number, txs in commit.taken:
-            execute(_ADD_TRANSACTIONS, (number, orjson.dumps(txs).decode()))
-        executemany(_PUT_BALANCE, commit.balances)
+        executemany(_ADD_TAKEN, [(taken.number, *taken.packed()) for taken in commit.taken])
+        index = index_ids(commit.taken, commit.before.highest_tx)
+        executemany(_ADD_RANGE, index.ranges)
+        _LATE_IDS.write(self._connection, index.late)
+        _BALANCES.write(self._connection, commit.balances)
         executemany(
             _PUT_DISPUTE,
             [
@@ -299,27 +323,20 @@ class SqliteStore:
                 "The new owner goes on; start this worker again to stand by"
             )
 
-    def _deposits(self, txs: set[int]) -> dict[int, Deposit | Undisputable]:
-        deposits: dict[int, Deposit | Undisputable] = {
+    def _deposits(self, txs: Column) -> dict[int, Deposit | Undisputable]:
+        disputed: dict[int, Deposit | Undisputable] = {
             tx: Deposit(account, amount, DisputeState(state))
             for tx, account, amount, state in self._all(_DISPUTES, txs)
         }
-        by_record: defaultdict[int, list[int]] = defaultdict(list)
-        for tx, number in self._all(_TAKERS, txs - deposits.keys()):
-            by_record[number].append(tx)
-        for number, wanted in by_record.items():
-            payload, outcomes = self._one(_RECORD, number)
-            deposits.update(deposits_in(payload, outcomes, wanted))
-        return deposits
+        others = txs[~np.isin(txs, np.fromiter(disputed, np.int64, len(disputed)))]
+        return {**disputed, **self._ids.deposits(others)}
 
     def _one(self, statement: str, *values: object) -> Any:
         return one_row(self._connection, statement, *values)
 
-    def _all(self, statement: str, values: set[int]) -> Iterator[Any]:
-        """Rows for all values of a set, with one statement; the values in order, so that pages are met once."""
-        if not values:
-            return iter(())
-        return self._connection.execute(statement, (orjson.dumps(sorted(values)).decode(),))
+    def _all(self, statement: str, values: Column) -> Iterator[Any]:
+        """Rows for all values of a column, ascending, with one statement."""
+        return self._connection.execute(statement, (json_of(values),)) if len(values) else iter(())
 
 
 def _numbered_dead(commit: Commit) -> Iterator[tuple[int, Foreign]]:

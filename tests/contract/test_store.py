@@ -93,7 +93,7 @@ def store(shelf: Shelf) -> Store:
 
 def everything(store: Store) -> tuple[object, ...]:
     """All that can be asked of a store that no more than these tests' accounts, ids and sources are in."""
-    needs = Needs(set(range(10)), set(range(20)), set(range(20)))
+    needs = Needs.of(range(10), range(20), range(20))
     return (
         store.checkpoint(),
         store.facts(needs),
@@ -103,7 +103,7 @@ def everything(store: Store) -> tuple[object, ...]:
 
 
 def need(*, accounts: Iterable[int] = (), txs: Iterable[int] = (), disputed: Iterable[int] = ()) -> Needs:
-    return Needs(set(accounts), set(txs), set(disputed))
+    return Needs.of(accounts, txs, disputed)
 
 
 # --- A new store -----------------------------------------------------------------------------------------------
@@ -547,7 +547,17 @@ def test_every_table_is_strict(path: Path) -> None:
         path, "SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND schema = 'main'"
     )
     strict = {name: bool(flag) for name, flag in tables if not str(name).startswith(("sqlite_", "_sqlite"))}
-    assert {"shard", "balances", "entries", "transactions", "disputes", "sources", "dead"} <= strict.keys()
+    assert {
+        "shard",
+        "balances",
+        "entries",
+        "id_ranges",
+        "late_ids",
+        "taken_ids",
+        "disputes",
+        "sources",
+        "dead",
+    } <= strict.keys()
     assert all(strict.values())
 
 
@@ -634,7 +644,12 @@ def test_the_tables_hold_what_a_store_in_memory_holds(tmp_path: Path) -> None:
         (account, available, held, int(locked), number)
         for account, (available, held, locked, number) in sorted(memory.balances.items())
     ]
-    assert dict(query(path, "SELECT tx, entry FROM transactions")) == memory.transactions
+    assert dict(query(path, "SELECT tx, entry FROM late_ids")) == memory.late_ids
+    taken = {number: tuple(packed) for number, *packed in query(path, "SELECT * FROM taken_ids")}
+    assert taken == memory.taken_ids
+    assert query(path, "SELECT highest, lowest, entry FROM id_ranges ORDER BY highest") == [
+        (highest, lowest, number) for highest, (lowest, number) in sorted(memory.id_ranges.items())
+    ]
     assert query(path, "SELECT number, entry, outcomes, digest, hash FROM entries ORDER BY number") == [
         (record.number, str(record.id), record.outcomes, record.digest, record.hash)
         for record in memory.records

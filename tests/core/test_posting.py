@@ -131,9 +131,9 @@ def test_a_commit_says_how_far_it_reaches() -> None:
     assert commit.before.number == 0
     assert (commit.after.id, commit.after.digest) == (EntryId(1, 1), second.digest)
     assert (commit.after.number, commit.after.highest_tx) == (2, 9)
-    assert commit.taken == [(1, [7]), (2, [9, 8])]
+    assert [(taken.number, taken.txs.tolist()) for taken in commit.taken] == [(1, [7]), (2, [9, 8])]
     assert commit.positions == {"source": 3}
-    assert [(account, named_by) for account, *_, named_by in commit.balances] == [(1, 1), (2, 2)]
+    assert [(account, named_by) for account, *_, named_by in commit.balances.tolist()] == [(1, 1), (2, 2)]
 
 
 # --- What a journal record says about its deposits ------------------------------------------------------------------

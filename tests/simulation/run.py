@@ -139,7 +139,7 @@ class Run:
         if self._is_alone:
             return tables, snapshot.checkpoint
         named = {account: balance[:3] for account, balance in tables.balances.items()}
-        return named, tables.transactions, tables.disputes, tables.sources, tables.dead
+        return named, tables.transactions(), tables.disputes, tables.sources, tables.dead
 
     def _replay(self) -> None:
         """I8: the whole log gives an empty store the same tables, in commits of other sizes."""

@@ -17,7 +17,7 @@ import orjson
 import redis
 
 from hftpipe.config import WorkerLimits
-from hftpipe.core.entry import read_columns
+from hftpipe.core.payload import read_columns
 from hftpipe.core.snapshot import Snapshot
 from hftpipe.embedded import Home, socket_path
 from hftpipe.invariants import violations
@@ -344,7 +344,7 @@ def essence(shards: Iterable[Snapshot]) -> list[tuple[object, ...]]:
         (
             shard.shard,
             {account: balance[:3] for account, balance in shard.tables.balances.items()},
-            sorted(shard.tables.transactions),
+            sorted(shard.tables.transactions()),
             dict(shard.tables.disputes),
             {Path(source).name: position for source, position in shard.tables.sources.items()},
             decided(shard),

@@ -131,4 +131,4 @@ def assert_model_agrees(shard: Snapshot, source: Traffic) -> None:
         tx: state for tx, (account, _, state) in tables.disputes.items() if account in model.accounts()
     }
     assert disputes == model.disputes()
-    assert model.taken() <= tables.transactions.keys()
+    assert model.taken() <= tables.transactions().keys()
