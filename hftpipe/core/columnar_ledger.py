@@ -1,19 +1,22 @@
 """The fast path of the ledger: deposits and withdrawals of a whole commit, applied as columns.
 
-An account is *special* in a commit when anything but ordinary deposits and withdrawals happens to it: another kind, a
-lock, an id that a dispute of the same commit names, amounts near the bounds. Accounts do not touch each other, so the
-special ones are decided row by row as `ledger.py` says, and the others by running sums over their rows. Whether a row
-is the first use of its id is found before, for the commit as a whole.
+Whether a row is the first use of its id is found for the commit as a whole. Whether a dispute or resolve takes effect
+does not depend on a balance, so these few are decided next, one by one; from there on they are changes like any other.
+Balances are then running sums over each account's rows.
+
+A locked account refuses everything. An account is *special* in a commit when the rest does not hold for it: it may
+become locked, or amounts are near the bounds. Special accounts are decided row by row as `ledger.py` says. Accounts do
+not touch each other; where one disputes what another does in the same commit, all accounts with disputes are special.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hftpipe.core.account_table import UNKNOWN, AccountTable, Slots
-from hftpipe.core.ledger import Account, Changes, Ledger, Needs, Outcome, Refusal
+from hftpipe.core.ledger import Account, Changes, Deposit, Ledger, Needs, Outcome, Refusal, Undisputable
 from hftpipe.core.transaction import Batch, Column
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -64,8 +67,14 @@ class ColumnarLedger(Ledger):
         self._named = groups.slots
         numbers = np.repeat([number for number, _ in batches], lengths)
         self._table.named_by[groups.slots] = numbers[groups.order[groups.ends - 1]]
-        is_special = self._special(rows, groups)
-        codes = self._apply_columns(rows, groups, is_new, is_special)
+        made = self._made(rows, is_new)
+        is_special = self._special(rows, groups, made)
+        codes = np.where(rows.moving & ~is_new, np.uint8(_CODES[Refusal.DUPLICATE_TX]), np.uint8(0))
+        is_locked = self._table.locked[groups.slots] & ~is_special
+        codes[groups.rows_of(is_locked)] = _CODES[Refusal.ACCOUNT_LOCKED]
+        is_ordinary = ~(is_special | is_locked)
+        added = self._apply_disputes(rows, made, groups.rows_of(is_ordinary), codes)
+        self._apply_columns(rows, groups, is_new, added, is_ordinary, codes)
         self._apply_plainly(rows, groups, is_new, is_special, codes)
         return _outcomes(rows, lengths, is_new, codes)
 
@@ -96,40 +105,85 @@ class ColumnarLedger(Ledger):
             self._highest_tx = max(self._highest_tx, int(txs[first].max()))
         return is_new
 
-    def _special(self, rows: "_Rows", groups: "_Groups") -> Flags:
+    def _special(self, rows: "_Rows", groups: "_Groups", made: "Mapping[int, _Made]") -> Flags:
         """Which accounts, of those named, need the plain rules."""
         if rows.amounts.sum(dtype=np.float64) >= SAFE_SUM:
             return np.ones(len(groups.slots), dtype=bool)
         table, slots = self._table, groups.slots
-        is_special = table.locked[slots]
-        is_special |= (np.abs(table.available[slots]) >= SAFE_SUM) | (table.held[slots] >= SAFE_SUM)
-        unusual = ~rows.moving
-        if self._watched:
-            unusual |= _among(rows.txs, self._watched)
-        if unusual.any():
-            is_special |= groups.any(unusual)
-        return is_special
+        is_special = (np.abs(table.available[slots]) >= SAFE_SUM) | (table.held[slots] >= SAFE_SUM)
+        if rows.moving.all():
+            return is_special
+        if self._are_entangled(rows, made):
+            return is_special | groups.any(~rows.moving | _among(rows.txs, self._watched))
+        return is_special | groups.any(rows.letters == ord("C"))
 
-    def _apply_columns(self, rows: "_Rows", groups: "_Groups", is_new: Flags, is_special: Flags) -> Codes:
+    def _are_entangled(self, rows: "_Rows", made: "Mapping[int, _Made]") -> bool:
+        """Whether an account disputes what another one does in the same commit; or the disputed sums are not safe."""
+        disputes = np.flatnonzero(~rows.moving)
+        moved = 0
+        for account, tx in zip(rows.accounts[disputes].tolist(), rows.txs[disputes].tolist(), strict=True):
+            row, deposit = made.get(tx), self._deposits.get(tx)
+            if row is not None:
+                if row.account != account:
+                    return True
+                moved += row.amount
+            elif isinstance(deposit, Deposit):
+                moved += deposit.amount
+        return moved >= SAFE_SUM
+
+    def _made(self, rows: "_Rows", is_new: Flags) -> "dict[int, _Made]":
+        """The rows of this commit that take an id which a dispute of this commit names."""
+        if not self._watched:
+            return {}
+        found = np.flatnonzero(is_new & _among(rows.txs, self._watched))
+        columns = (rows.txs, found, rows.letters, rows.accounts, rows.amounts)
+        picked = [column.tolist() if column is found else column[found].tolist() for column in columns]
+        return {tx: _Made(*others) for tx, *others in zip(*picked, strict=True)}
+
+    def _apply_disputes(
+        self, rows: "_Rows", made: "Mapping[int, _Made]", is_ordinary: Flags, codes: Codes
+    ) -> Column:
+        """Decides the disputes and resolves of ordinary accounts; returns what each row adds to what is available.
+
+        Whether one takes effect does not depend on a balance: its account is not locked, and its sums are safe.
+        """
+        added = np.zeros(len(rows.letters), dtype=np.int64)
+        chosen = np.flatnonzero(~rows.moving & is_ordinary)
+        columns = (chosen, rows.letters[chosen], rows.accounts[chosen], rows.txs[chosen])
+        for place, letter, account, tx in zip(*(column.tolist() for column in columns), strict=True):
+            row = made.get(tx)
+            if row is not None and row.place < place and tx not in self._deposits:
+                is_deposit = row.letter == ord("D")
+                self._deposits[tx] = Deposit(row.account, row.amount) if is_deposit else Undisputable.TAKEN
+            moved = Account()
+            refusal = self._dispute(chr(letter), moved, account, tx)
+            added[place] = moved.available
+            if refusal is not None:
+                codes[place] = _CODES[refusal]
+        np.subtract.at(self._table.held, rows.slots[chosen], added[chosen])
+        return added
+
+    def _apply_columns(
+        self, rows: "_Rows", groups: "_Groups", is_new: Flags, added: Column, is_ordinary: Flags, codes: Codes
+    ) -> None:
         """Running sums over the rows of ordinary accounts; of an account that runs short, row by row."""
         table, order = self._table, groups.order
-        changes = np.where(is_new, rows.signed, 0)[order]
-        if is_special.any():
-            changes[np.repeat(is_special, groups.lengths)] = 0
-        available = np.where(is_special, 0, table.available[groups.slots])
+        changes = (np.where(is_new, rows.signed, 0) + added)[order]
+        if not is_ordinary.all():
+            changes[np.repeat(~is_ordinary, groups.lengths)] = 0
+        available = np.where(is_ordinary, table.available[groups.slots], 0)
         running = np.cumsum(changes)
         running += np.repeat(available - (running[groups.starts] - changes[groups.starts]), groups.lengths)
         ends = running[groups.ends - 1]
-        runs_short = (running < 0) & (changes < 0)
-        codes = np.where(is_new, np.uint8(0), np.uint8(_CODES[Refusal.DUPLICATE_TX]))
+        may_be_refused = (changes < 0) & is_new[order]
+        runs_short = (running < 0) & may_be_refused
         if runs_short.any():
-            is_short = np.flatnonzero(np.logical_or.reduceat(runs_short, groups.starts))
-            uncovered, ends[is_short] = _cover(
-                changes, groups.starts[is_short], groups.ends[is_short], available[is_short]
+            short = np.flatnonzero(np.logical_or.reduceat(runs_short, groups.starts))
+            uncovered, ends[short] = _cover(
+                changes, may_be_refused, groups.starts[short], groups.ends[short], available[short]
             )
             codes[order[uncovered]] = _CODES[Refusal.INSUFFICIENT_FUNDS]
-        table.available[groups.slots[~is_special]] = ends[~is_special]
-        return codes
+        table.available[groups.slots[is_ordinary]] = ends[is_ordinary]
 
     def _apply_plainly(
         self, rows: "_Rows", groups: "_Groups", is_new: Flags, is_special: Flags, codes: Codes
@@ -138,7 +192,7 @@ class ColumnarLedger(Ledger):
         if not is_special.any():
             return
         slots = groups.slots[is_special]
-        chosen = np.sort(groups.order[np.repeat(is_special, groups.lengths)])
+        chosen = np.flatnonzero(groups.rows_of(is_special))
         ids = self._table.ids[slots].tolist()
         self._accounts = dict(zip(ids, self._table.accounts(slots), strict=True))
         refused = self._decide(rows.plain(chosen, is_new))
@@ -146,6 +200,15 @@ class ColumnarLedger(Ledger):
         codes[chosen] = 0
         if refused:
             codes[[index for index, _ in refused]] = [_CODES[reason] for _, reason in refused]
+
+
+class _Made(NamedTuple):
+    """A row that takes an id, as far as a dispute in the same commit needs to know."""
+
+    place: int
+    letter: int
+    account: int
+    amount: int
 
 
 class _Rows:
@@ -199,6 +262,12 @@ class _Groups:
         """How many rows each account has: `np.repeat` makes one value a row of one an account with it."""
         return self.ends - self.starts
 
+    def rows_of(self, accounts: Flags) -> Flags:
+        """Which rows, as they came, belong to some accounts."""
+        flags = np.zeros(len(self.order), dtype=bool)
+        flags[self.order] = np.repeat(accounts, self.lengths)
+        return flags
+
     def any(self, flags: Flags) -> Flags:
         """Which accounts have a row with that flag."""
         return np.logical_or.reduceat(flags[self.order], self.starts)
@@ -216,7 +285,9 @@ def _among(values: Column, wanted: set[int]) -> Flags:
     return np.isin(values, np.fromiter(wanted, np.int64, len(wanted)))
 
 
-def _cover(changes: Column, starts: Places, ends: Places, available: Column) -> tuple[list[int], list[int]]:
+def _cover(
+    changes: Column, may_be_refused: Flags, starts: Places, ends: Places, available: Column
+) -> tuple[list[int], list[int]]:
     """Runs some accounts' changes row by row, leaving out withdrawals that are not covered.
 
     changes: signed amounts, one account's behind the other's. starts, ends: of each. available: before the first.
@@ -225,9 +296,10 @@ def _cover(changes: Column, starts: Places, ends: Places, available: Column) -> 
     left_out: list[int] = []
     balances: list[int] = []
     for start, end, balance in zip(starts.tolist(), ends.tolist(), available.tolist(), strict=True):
-        for place, change in enumerate(changes[start:end].tolist(), start):
+        steps = zip(changes[start:end].tolist(), may_be_refused[start:end].tolist(), strict=True)
+        for place, (change, is_refusable) in enumerate(steps, start):
             after = balance + change
-            if after < 0 and change < 0:
+            if after < 0 and is_refusable:
                 left_out.append(place)
             else:
                 balance = after  # noqa: PLW2901 - the balance runs

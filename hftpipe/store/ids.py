@@ -54,7 +54,10 @@ class IdReader:
         found: dict[int, Deposit | Undisputable] = {}
         for number in sorted(by_record):
             taken = self._taken_by(number)
-            places = np.flatnonzero(np.isin(taken.txs, by_record[number]))
+            wanted = np.array(sorted(by_record[number]), dtype=np.int64)
+            places = np.flatnonzero(
+                wanted[wanted.searchsorted(taken.txs).clip(max=len(wanted) - 1)] == taken.txs
+            )
             columns = (column[places].tolist() for column in (taken.txs, taken.accounts, taken.amounts))
             for tx, account, amount in zip(*columns, strict=True):
                 found[tx] = Undisputable.TAKEN if amount == NOT_DISPUTABLE else Deposit(account, amount)
