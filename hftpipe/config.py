@@ -46,8 +46,12 @@ class WorkerLimits:
     """Entries taken from the log with one read."""
     accounts_max: int = 150_000
     """Accounts of one shard kept in memory; with more, all are read again when they are needed."""
-    commit_transactions_max: int = 65_536
+    commit_transactions_max: int = 131_072
     """Transactions in one commit."""
+    gather_ms: int = 250
+    """While entries come in full, their producer has a queue: so long is waited for more before the next commit."""
+    full_entry_transactions: int = 1_024
+    """So many make an entry a full one."""
     read_wait_ms: int = 250
     """How long one read waits for an entry; a worker told to stop is not later than this."""
     lease_ms: int = 10_000

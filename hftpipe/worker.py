@@ -2,7 +2,8 @@
 
 The store decides who owns the shard and how far it has been applied; the log's group only hands out entries. What is
 read is committed at once, so that the size of a commit follows the backlog: one transaction when the shard is idle,
-`commit_transactions_max` under load.
+`commit_transactions_max` under load. Only while entries come in full, which means that their producer has a queue,
+some time is given to gather more: a balance is then written once for many transactions of its account.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,8 @@ class _Attached:
     done: list[EntryId] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     entries_wanted: int = 64
+    is_gathering: bool = False
+    """A queue is coming in, and the last commit was smaller than it may be."""
 
     @property
     def expected(self) -> EntryId:
@@ -225,9 +228,12 @@ class ShardWorker:
 
     def _work(self, store: OwnedStore, state: _Attached, backoff: Backoff) -> None:
         while not self._world.stopping():
+            if state.is_gathering:
+                self._world.clock.sleep_ms(self._limits.gather_ms)
             entries = self._next_entries(state)
             self._world.reach("worker.read")
             if not entries:
+                state.is_gathering = False
                 backoff.reset()
                 if self._until_idle and self._drained(state.checkpoint.id):
                     break
@@ -302,7 +308,7 @@ class ShardWorker:
         state.checkpoint = commit.after
         # Acknowledged with the next read: a crash before repeats the entries, and the checkpoint skips them.
         state.done += [entry.id for entry in group]
-        state.entries_wanted = self._wanted(group)
+        self._adapt(state, [len(entry.batch) if isinstance(entry, Entry) else 1 for entry in group])
         self._mark_beaten(state)
         if faults:
             raise faults[0]  # the log may be back without its tail: only attaching anew finds that out
@@ -335,11 +341,12 @@ class ShardWorker:
             state.positions.update(store.positions(unknown))
         return state.positions
 
-    def _wanted(self, group: list[Entry | Foreign]) -> int:
-        """As many entries as fill a commit, judging by these."""
-        transactions = sum(len(entry.batch) if isinstance(entry, Entry) else 1 for entry in group)
-        wanted = self._limits.commit_transactions_max * len(group) // transactions
-        return max(1, min(wanted, self._limits.read_entries_max))
+    def _adapt(self, state: _Attached, lengths: Sequence[int]) -> None:
+        """Sizes the next commit by the entries of this one: at once when idle, many entries while a queue comes in."""
+        fitting = self._limits.commit_transactions_max * len(lengths) // sum(lengths)
+        state.entries_wanted = max(1, min(fitting, self._limits.read_entries_max))
+        is_full = max(lengths) >= self._limits.full_entry_transactions
+        state.is_gathering = is_full and len(lengths) < state.entries_wanted
 
     def _keep_from(self, state: _Attached) -> EntryId:
         """The entry at the checkpoint always stays: it is what the next attach looks for."""
