@@ -27,6 +27,7 @@ NAMES = {
     "consumer_group_count_1",
     "consumer_per_stream",
     "faststream_batch",
+    "faststream_tuned",
     "lock_free_server_side",
     "lock_per_account",
     "locked_buckets",
