@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -13,7 +13,8 @@ import orjson
 from hftpipe.core.amount import render
 from hftpipe.store.reading import Balance
 
-Row = Mapping[str, object]
+Row = Sequence[object]
+"""The values of all columns, in their order."""
 
 BALANCE_COLUMNS = ("client", "available", "held", "total", "locked")
 
@@ -30,13 +31,8 @@ def write_balances(balances: Iterable[Balance], format_: str) -> None:
 
 
 def _balance_row(balance: Balance) -> Row:
-    return {
-        "client": balance.account,
-        "available": render(balance.available),
-        "held": render(balance.held),
-        "total": render(balance.available + balance.held),
-        "locked": balance.locked,
-    }
+    account, available, held, locked = balance
+    return account, render(available), render(held), render(available + held), locked
 
 
 def write(columns: Sequence[str], rows: Iterable[Row], format_: str) -> None:
@@ -48,19 +44,19 @@ def write(columns: Sequence[str], rows: Iterable[Row], format_: str) -> None:
 def _write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+    writer.writerows(map(_cell, row) for row in rows)
 
 
 def _write_json(columns: Sequence[str], rows: Iterable[Row]) -> None:
     separator = "[\n"
     for row in rows:
-        sys.stdout.write(f"{separator}{orjson.dumps({column: row[column] for column in columns}).decode()}")
+        sys.stdout.write(f"{separator}{orjson.dumps(dict(zip(columns, row, strict=True))).decode()}")
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def _write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    lines = [[_cell(row[column]) for column in columns] for row in rows]
+    lines = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     for line in chain([columns], lines):
         cells = [
@@ -71,6 +67,8 @@ def _write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if value is None:
         return "-"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,6 @@
 """`hftpipe status`."""
 
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
 import click
@@ -32,4 +32,4 @@ def status(format_: str, place: "Place") -> None:
 
     shards, logs = look_at_log(place, say)
     rows = statuses(place.home, shards, logs, failed_shards(place.home))
-    write([field.name for field in fields(ShardStatus)], map(asdict, rows), format_)
+    write([field.name for field in fields(ShardStatus)], map(astuple, rows), format_)

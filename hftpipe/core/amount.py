@@ -5,5 +5,6 @@ from hftpipe.core.transaction import SCALE
 
 def render(amount: int) -> str:
     """`-12345` ten-thousandths as `-1.2345`."""
-    units, fraction = divmod(abs(amount), SCALE)
-    return f"{'-' if amount < 0 else ''}{units}.{fraction:04}"
+    if amount < 0:
+        return f"-{render(-amount)}"
+    return f"{amount // SCALE}.{amount % SCALE:04}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -32,8 +33,7 @@ _REFUSED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """An account's balance in ten-thousandths."""
 
     account: int
@@ -62,9 +62,7 @@ def store_paths(home: Path) -> list[Path]:
 
 def balances(home: Path, accounts: Sequence[int] = ()) -> Iterator[Balance]:
     """The balances of all, or the named, accounts of a home, by account."""
-    return heapq.merge(
-        *(_balances(path, accounts) for path in store_paths(home)), key=lambda balance: balance.account
-    )
+    return heapq.merge(*(_balances(path, accounts) for path in store_paths(home)))
 
 
 def summarise(path: Path) -> ShardSummary:
@@ -136,7 +134,7 @@ def _balances(path: Path, accounts: Sequence[int]) -> Iterator[Balance]:
     )
     with _reading(path) as connection:
         for account, available, held, locked in connection.execute(statement, values):
-            yield Balance(account, available, held, bool(locked))
+            yield Balance(account, available, held, locked == 1)
 
 
 @contextmanager
