@@ -48,11 +48,11 @@ class WorkerLimits:
     """Accounts of one shard kept in memory; with more, all are read again when they are needed."""
     commit_transactions_max: int = 131_072
     """Transactions in one commit."""
-    gather_ms: int = 250
+    gather_ms: int = 400
     """While entries come in full, their producer has a queue: so long is waited for more before the next commit."""
     full_entry_transactions: int = 1_024
     """So many make an entry a full one."""
-    read_wait_ms: int = 250
+    read_wait_ms: int = 100
     """How long one read waits for an entry; a worker told to stop is not later than this."""
     lease_ms: int = 10_000
     """A stalled owner may be replaced when its beat has not moved for so long."""

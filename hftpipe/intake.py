@@ -14,7 +14,13 @@ from hftpipe.ingest import Validator
 from hftpipe.source.file import FileSource
 from hftpipe.source.pipe import PipeSource
 from hftpipe.source.stream import Source
-from hftpipe.validation import ColumnarCsvValidator, CsvValidator, JsonlValidator, Rounding
+from hftpipe.validation import (
+    ColumnarCsvValidator,
+    ColumnarJsonlValidator,
+    CsvValidator,
+    JsonlValidator,
+    Rounding,
+)
 
 _JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
@@ -104,7 +110,7 @@ def _legible(path: str) -> str:
 
 def _validator(source: Source, rounding: Rounding) -> Validator:
     if source.header is None:
-        return JsonlValidator(rounding=rounding)
+        return ColumnarJsonlValidator(JsonlValidator(rounding=rounding))
     return ColumnarCsvValidator(CsvValidator.from_header(source.header, rounding=rounding))
 
 

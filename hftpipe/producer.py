@@ -184,19 +184,18 @@ class Producer:
         """As much of the window as the shards' backlogs have room for; waits until that is something."""
         waited = False
         while True:
+            for shard in {shard for shard, _ in window if self._room[shard] <= 0}:
+                free = self._limits.backlog_entries_max - self._log.backlog(shard)
+                self._room[shard] = min(free, self._limits.backlog_share_max)
             if fitting := _fitting_part(window, self._room):
                 return fitting
-            shard = window[0][0]
-            free = self._limits.backlog_entries_max - self._log.backlog(shard)
-            self._room[shard] = min(free, self._limits.backlog_share_max)
-            if self._room[shard] <= 0:
-                if not waited:
-                    self._report(
-                        f"shard {shard} has {self._limits.backlog_entries_max} entries waiting, its cap. "
-                        "Waiting for its worker (`hftpipe worker`, if none runs)"
-                    )
-                waited = True
-                self._sleep(self._limits.backlog_poll_ms)
+            if not waited:
+                self._report(
+                    f"shard {window[0][0]} has {self._limits.backlog_entries_max} entries waiting, its cap. "
+                    "Waiting for its worker (`hftpipe worker`, if none runs)"
+                )
+            waited = True
+            self._sleep(self._limits.backlog_poll_ms)
 
     # --- faults ------------------------------------------------------------------------------------------------
 

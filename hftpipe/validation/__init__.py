@@ -24,6 +24,7 @@ To add a rule
 """
 
 from hftpipe.validation.columnar import ColumnarCsvValidator
+from hftpipe.validation.columnar_jsonl import ColumnarJsonlValidator
 from hftpipe.validation.csv import CsvValidator
 from hftpipe.validation.fields import Rounding
 from hftpipe.validation.jsonl import JsonlValidator
@@ -33,6 +34,7 @@ from hftpipe.validation.rows import Row, RowRule, Validated
 __all__ = [
     "Broken",
     "ColumnarCsvValidator",
+    "ColumnarJsonlValidator",
     "CsvValidator",
     "Invalid",
     "InvalidReason",

@@ -1,63 +1,152 @@
-"""The fast path of CSV: a whole block of ordinary lines read as columns, and nothing else.
+"""The fast path: whole blocks of ordinary lines read as columns, and nothing else; of CSV here.
 
-An ordinary line has the header's number of fields, printable ASCII without blanks and quotes, kinds and canonical
-numbers of up to 16 digits, and breaks no rule. Every other line, and every one in doubt, goes the plain way (`csv.py`)
-and is reported there; so the plain way alone says what a line means, and this one only says it sooner.
-
-Eight digits are read with three multiplications (D. Lemire, "Quickly parsing eight digits", 2018), here for a column
-of them at a time.
+Every line that is not ordinary, and every one in doubt, goes the plain way (`csv.py`, `jsonl.py`) and is reported
+there; so the plain way alone says what a line means, and this one only says it sooner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hftpipe.config import LINE_BYTES_MAX
-from hftpipe.core.transaction import AMOUNT_MAX, SCALE, Batch, Column, Kind
+from hftpipe.core.transaction import Batch, Column
+from hftpipe.validation.columns import (
+    AmountForm,
+    Cells,
+    Flags,
+    Places,
+    Text,
+    read_amounts,
+    read_identifiers,
+    read_kinds,
+)
 from hftpipe.validation.csv import CsvValidator
 from hftpipe.validation.fields import ACCOUNT, AMOUNT, KIND, TX
+from hftpipe.validation.reasons import Invalid
 from hftpipe.validation.rows import Validated
 
-Words: TypeAlias = NDArray[np.uint64]
-Flags: TypeAlias = NDArray[np.bool_]
-Places: TypeAlias = NDArray[np.int64]
-
-_MARGIN: Final = 16
-"""Bytes round the block, so that whole words can be read before its first and behind its last field."""
-
-_DIGITS_MAX: Final = 16
-_WHOLE_DIGITS_MAX: Final = 14
-_DECIMALS: Final = 4
-
-_LINE_FEED, _COMMA, _POINT, _ZERO = b"\n,.0"
-
-_UNUSUAL: Final = bytes(
-    0 if byte == _LINE_FEED or (0x20 < byte < 0x7F and byte != ord('"')) else 1 for byte in range(256)
-)
-"""Bytes that make a line unusual: blanks, quotes, controls, and what is no ASCII."""
-
-_LAST_BYTES: Final = np.array(
-    [(2**64 - 1) ^ (2 ** (8 * (8 - kept)) - 1) for kept in range(9)], dtype=np.uint64
-)
-"""Masks that keep the last so many of a word's eight bytes, as they stand in the text (little endian)."""
-_FIRST_BYTES: Final = np.array([2 ** (8 * kept) - 1 for kept in range(9)], dtype=np.uint64)
-
-_LOWER: Final = np.uint64(0x2020202020202020)
-_POWERS: Final = np.array([10**exponent for exponent in range(_DECIMALS + 1)], dtype=np.int64)
+_LINE_FEED, _COMMA, _QUOTE, _BLANK, _TILDE = b'\n," ~'
 
 
-def _word(text: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(text.ljust(8, b"\0"), "little"))
+class Plain(Protocol):
+    """The plain way of a format: the specification."""
+
+    @property
+    def has_row_rules(self) -> bool:
+        """Whether rows are judged as a whole, too."""
+
+    def validate(self, lines: bytes, first_line: int) -> Validated:
+        """Judges complete lines."""
 
 
-_KINDS: Final = tuple(
-    (len(name), _word(name[:8]), _word(name[8:]), ord(kind.value))
-    for kind in Kind
-    for name in [kind.name.lower().encode()]
-)
+class Spelling(NamedTuple):
+    """How a format writes what the columns read; `any_case`: kinds also with capitals."""
+
+    any_case: bool
+    amounts: AmountForm
+
+
+class Cut(NamedTuple):
+    """Some lines of a block, and for each of them the places of so many marks within it."""
+
+    indexes: Places
+    marks: Sequence[Places]
+
+    def of(self, kept: Flags) -> "Cut":
+        """Some of them."""
+        return self if kept.all() else Cut(self.indexes[kept], [places[kept] for places in self.marks])
+
+
+class Lines:
+    """Complete lines, cut at every line feed and every separator; and which of them have been read."""
+
+    def __init__(self, lines: bytes, separator: int, first_line: int) -> None:
+        self.text = Text(lines)
+        self.first_line = first_line
+        self._lines = lines
+        is_end = self.text.octets == _LINE_FEED
+        self.count = int(np.count_nonzero(is_end))
+        self._marks = np.flatnonzero(is_end | (self.text.octets == separator))
+        self._unread: Flags | None = None
+
+    def cut(self, separators: int) -> Cut:
+        """The unread lines with so many separators.
+
+        marks: the line feed before (-1 for the first line), the separators, the line's own line feed.
+        """
+        width = separators + 1
+        if self._unread is None and len(self._marks) == self.count * width:
+            table = np.ascontiguousarray(self._marks.reshape(-1, width).T)
+            if (self.text.octets[table[-1]] == _LINE_FEED).all():
+                return Cut(np.arange(self.count), [_before(table[-1]), *table])
+        ends = self._line_feeds()
+        is_wanted = np.diff(ends, prepend=-1) == width
+        if self._unread is not None:
+            is_wanted &= self._unread
+        indexes = np.flatnonzero(is_wanted)
+        own = ends[indexes]
+        columns = [self._marks[own - behind] for behind in range(separators, -1, -1)]
+        return Cut(indexes, [_before(self._marks[ends])[indexes], *columns])
+
+    def read(self, indexes: Places, fields: Mapping[str, Cells], spelling: Spelling) -> Batch:
+        """The ordinary ones of some lines, whose fields were found; they count as read from then on."""
+        batch, good = _read(self.text, indexes + self.first_line, fields, spelling)
+        if self._unread is None:
+            self._unread = np.ones(self.count, dtype=bool)
+        self._unread[indexes] = ~good
+        return batch
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are lines that were not read."""
+        return self._unread is None or bool(self._unread.any())
+
+    def unread(self) -> Places:
+        """Indexes of the lines that were not read."""
+        return np.arange(self.count) if self._unread is None else np.flatnonzero(self._unread)
+
+    def at(self, indexes: Places) -> list[bytes]:
+        """Some lines, without their ends."""
+        ends = self._marks[self._line_feeds()]
+        starts = _before(ends)[indexes] + 1
+        pairs = zip(starts.tolist(), ends[indexes].tolist(), strict=True)
+        return [self._lines[start:end] for start, end in pairs]
+
+    def _line_feeds(self) -> Places:
+        """Which of the marks are line feeds."""
+        return np.flatnonzero(self.text.octets[self._marks] == _LINE_FEED)
+
+
+Read: TypeAlias = Callable[[Lines], Sequence[Batch]]
+"""Reads what is ordinary of some lines."""
+
+
+def validated(plain: Plain, lines: bytes, first_line: int, *, separator: int, read: Read) -> Validated:
+    """What `plain` says of complete lines; with rules about whole rows, all of them go the plain way."""
+    if plain.has_row_rules:
+        return plain.validate(lines, first_line)
+    if b"\r" in lines:
+        unix = lines.replace(b"\r\n", b"\n")
+        if b"\r" in unix:
+            return plain.validate(lines, first_line)
+        lines = unix
+    if not lines.endswith(b"\n"):
+        lines += b"\n"
+    block = Lines(lines, separator, first_line)
+    batches = [batch for batch in read(block) if len(batch)]
+    invalid: list[Invalid] = []
+    rows = block.count
+    left = block.unread()
+    if len(left):
+        slow = plain.validate(b"\n".join(block.at(left)), 1)
+        numbers = left + first_line
+        if len(slow.batch) or not batches:
+            batches.append(replace(slow.batch, rows=numbers[slow.batch.rows - 1]))
+        invalid = [replace(row, line=int(numbers[row.line - 1])) for row in slow.invalid]
+        rows += slow.rows - len(left)
+    return Validated(_in_order(batches), invalid, rows)
 
 
 class ColumnarCsvValidator:
@@ -65,176 +154,83 @@ class ColumnarCsvValidator:
 
     def __init__(self, plain: CsvValidator) -> None:
         self._plain = plain
-        self._width = plain.width
         self._positions = plain.positions
+        # Where the amount comes last, lines of kinds that need none may end before it.
+        may_end_before = self._positions.get(AMOUNT.name) == plain.width - 1
+        self._widths = (plain.width, plain.width - 1)[: 1 + may_end_before]
 
     def validate(self, lines: bytes, first_line: int) -> Validated:
-        """As `CsvValidator.validate`; with rules about whole rows, all goes the plain way."""
-        if self._plain.has_row_rules:
-            return self._plain.validate(lines, first_line)
-        if b"\r" in lines:
-            unix = lines.replace(b"\r\n", b"\n")
-            if b"\r" in unix:
-                return self._plain.validate(lines, first_line)
-            lines = unix
-        if not lines.endswith(b"\n"):
-            lines += b"\n"
-        block = _Block(lines, self._width)
-        fast = _read(block, self._positions, first_line)
-        if len(fast) == block.count:
-            return Validated(fast, [], block.count)
-        return self._joined(block, fast, first_line)
+        """As `CsvValidator.validate`."""
+        return validated(self._plain, lines, first_line, separator=_COMMA, read=self._read)
 
-    def _joined(self, block: "_Block", fast: Batch, first_line: int) -> Validated:
-        """The unusual lines judged the plain way, and put back into their places."""
-        is_fast = np.zeros(block.count, dtype=bool)
-        is_fast[fast.rows - first_line] = True
-        numbers = np.flatnonzero(~is_fast) + first_line
-        slow = self._plain.validate(b"\n".join(block.lines(numbers - first_line)), 1)
-        invalid = [replace(row, line=int(numbers[row.line - 1])) for row in slow.invalid]
-        batch = replace(slow.batch, rows=numbers[slow.batch.rows - 1])
-        both = _concatenated(fast, batch) if len(batch) else fast
-        order = np.argsort(both.rows, kind="stable")
-        return Validated(both.pick(order), invalid, len(fast) + slow.rows)
+    def _read(self, lines: Lines) -> list[Batch]:
+        return [self._read_width(lines, width) for width in self._widths if lines.has_unread]
+
+    def _read_width(self, lines: Lines, width: int) -> Batch:
+        """The lines with so many fields."""
+        cut = lines.cut(width - 1)
+        positions = {name: at for name, at in self._positions.items() if at < width}
+        if width > len(positions):
+            cut = cut.of(_are_clear(lines, cut))
+        fields = {name: Cells(cut.marks[at] + 1, cut.marks[at + 1]) for name, at in positions.items()}
+        return lines.read(cut.indexes, fields, _SPELLING)
 
 
-class _Block:
-    """Complete lines, cut at every comma; `starts` and `ends` of ordinary lines' fields are found by column."""
-
-    def __init__(self, lines: bytes, width: int) -> None:
-        self._text = lines
-        padded = b"0" * _MARGIN + lines + b"0" * _MARGIN
-        self.octets = np.frombuffer(lines, dtype=np.uint8)
-        self._words: Words = np.ndarray((len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,))
-        self.line_ends = np.flatnonzero(self.octets == _LINE_FEED)
-        self.line_starts = np.concatenate([[0], self.line_ends[:-1] + 1])
-        self.count = len(self.line_ends)
-        commas = np.flatnonzero(self.octets == _COMMA)
-        before = np.searchsorted(commas, self.line_ends)
-        regular = np.diff(before, prepend=0) == width - 1
-        regular &= self.line_ends - self.line_starts <= LINE_BYTES_MAX
-        self._drop_unusual(regular)
-        self.regular = np.flatnonzero(regular)
-        first_commas = before[self.regular] - (width - 1)
-        inner = (
-            commas[first_commas[:, None] + np.arange(width - 1)]
-            if width > 1
-            else first_commas[:, None][:, :0]
-        )
-        self._cuts = np.column_stack(
-            [self.line_starts[self.regular] - 1, inner, self.line_ends[self.regular]]
-        )
-
-    def _drop_unusual(self, regular: Flags) -> None:
-        flags = self._text.translate(_UNUSUAL)
-        if b"\x01" in flags:
-            places = np.flatnonzero(np.frombuffer(flags, dtype=np.uint8))
-            regular[np.searchsorted(self.line_ends, places)] = False
-
-    def field(self, column: int) -> tuple[Places, Places]:
-        """Where the fields of a column begin and end, one a regular line."""
-        return self._cuts[:, column] + 1, self._cuts[:, column + 1]
-
-    def words_at(self, places: Places) -> Words:
-        """The eight bytes from each place on."""
-        return self._words[places + _MARGIN]
-
-    def lines(self, indexes: Places) -> list[bytes]:
-        """Some lines, without their ends."""
-        starts, ends = self.line_starts[indexes].tolist(), self.line_ends[indexes].tolist()
-        return [self._text[start:end] for start, end in zip(starts, ends, strict=True)]
+_SPELLING: Final = Spelling(any_case=True, amounts=AmountForm.FREE)
 
 
-def _read(block: _Block, positions: Mapping[str, int], first_line: int) -> Batch:
-    """The ordinary lines of a block."""
-    letters = _kinds(block, *block.field(positions[KIND.name]))
-    accounts, good = _identifiers(block, *block.field(positions[ACCOUNT.name]))
+def _are_clear(lines: Lines, cut: Cut) -> Flags:
+    """Which lines are short, and of printable ASCII without quotes: columns that are not ours are not looked at."""
+    octets = lines.text.octets
+    places = np.flatnonzero((octets < _BLANK) | (octets > _TILDE) | (octets == _QUOTE))
+    marks = cut.marks
+    # A line's own line feed is the only such byte from its beginning to its end.
+    first, last = np.searchsorted(places, (marks[0] + 1, marks[-1]))
+    clear: Flags = (first == last) & (marks[-1] - marks[0] - 1 <= LINE_BYTES_MAX)
+    return clear
+
+
+def _before(ends: Places) -> Places:
+    """Where the line feed before each line stands."""
+    return np.concatenate([[-1], ends[:-1]])
+
+
+def _read(text: Text, rows: Places, fields: Mapping[str, Cells], spelling: Spelling) -> tuple[Batch, Flags]:
+    """The ordinary lines, and which they are; `rows` are the numbers of all."""
+    letters = read_kinds(text, fields[KIND.name], any_case=spelling.any_case)
+    accounts, good = read_identifiers(text, fields[ACCOUNT.name])
     moving = (letters == ord("D")) | (letters == ord("W"))
     good &= letters != 0
     txs: Column | None = None
-    if TX.name in positions:
-        txs, readable = _identifiers(block, *block.field(positions[TX.name]))
+    if TX.name in fields:
+        txs, readable = read_identifiers(text, fields[TX.name])
         good &= readable
     else:
         good &= moving
-    if AMOUNT.name in positions:
-        starts, ends = block.field(positions[AMOUNT.name])
-        amounts, readable = _amounts(block, starts, ends)
-        good &= (moving & readable) | (~moving & (starts == ends))
-        amounts[~moving] = 0
+    if AMOUNT.name in fields:
+        cells = fields[AMOUNT.name]
+        amounts, readable = read_amounts(text, cells, spelling.amounts)
+        if spelling.amounts is not AmountForm.WHOLE:
+            readable |= ~moving & (cells.starts == cells.ends)
+        good &= readable
+        amounts *= moving
     else:
         amounts = np.zeros(len(letters), dtype=np.int64)
         good &= ~moving
-    batch = Batch(letters.tobytes().decode("ascii"), accounts, txs, amounts, block.regular + first_line)
-    return batch if good.all() else batch.pick(np.flatnonzero(good))
+    batch = Batch(letters.tobytes().decode("ascii"), accounts, txs, amounts, rows)
+    return batch if good.all() else batch.pick(np.flatnonzero(good)), good
 
 
-def _kinds(block: _Block, starts: Places, ends: Places) -> NDArray[np.uint8]:
-    """Letters of the kinds, in any case; 0 where it is none."""
-    lengths = ends - starts
-    first = (block.words_at(starts) | _LOWER) & _FIRST_BYTES[np.minimum(lengths, 8)]
-    rest = (block.words_at(starts + 8) | _LOWER) & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
-    letters = np.zeros(len(starts), dtype=np.uint8)
-    for length, head, tail, letter in _KINDS:
-        letters[(lengths == length) & (first == head) & (rest == tail)] = letter
-    return letters
-
-
-def _identifiers(block: _Block, starts: Places, ends: Places) -> tuple[Column, Flags]:
-    """Canonical numbers, and which fields hold one."""
-    lengths = ends - starts
-    values, good = _numbers(block, ends, lengths)
-    good &= (lengths > 0) & (lengths <= _DIGITS_MAX)
-    good &= (lengths == 1) | (block.octets[starts] != _ZERO)
-    return values, good
-
-
-def _amounts(block: _Block, starts: Places, ends: Places) -> tuple[Column, Flags]:
-    """Amounts in ten-thousandths, and which fields hold one that breaks no rule."""
-    points = np.flatnonzero(block.octets == _POINT)
-    nearest = np.searchsorted(points, starts)
-    point = np.append(points, len(block.octets))[nearest]
-    has_point = point < ends
-    whole_ends = np.where(has_point, point, ends)
-    wholes = whole_ends - starts
-    decimals = np.where(has_point, ends - point - 1, 0)
-    whole, good = _numbers(block, whole_ends, wholes)
-    fraction, readable = _numbers(block, ends, np.minimum(decimals, _DECIMALS))
-    good &= readable & (decimals <= _DECIMALS) & (wholes <= _WHOLE_DIGITS_MAX) & (wholes + decimals > 0)
-    amounts = whole * SCALE + fraction * _POWERS[_DECIMALS - np.minimum(decimals, _DECIMALS)]
-    good &= (amounts > 0) & (amounts <= AMOUNT_MAX)
-    return amounts, good
-
-
-def _numbers(block: _Block, ends: Places, lengths: Places) -> tuple[Column, Flags]:
-    """Numbers of up to 16 digits that end at the places, 0 for none; and where all of it were digits."""
-    values, good = _eight_digits(block.words_at(ends - 8), np.clip(lengths, 0, 8))
-    if len(lengths) and lengths.max() > 8:
-        high, readable = _eight_digits(block.words_at(ends - 16), np.clip(lengths - 8, 0, 8))
-        values += high * 100_000_000
-        good &= readable
-    return values, good
-
-
-def _eight_digits(words: Words, lengths: Places) -> tuple[Column, Flags]:
-    """The number in the last `lengths` bytes of each word."""
-    kept = _LAST_BYTES[lengths]
-    words = (words & kept) | (np.uint64(0x3030303030303030) & ~kept)
-    high = np.uint64(0xF0F0F0F0F0F0F0F0)
-    zeros = np.uint64(0x3030303030303030)
-    good = (words & high == zeros) & ((words + np.uint64(0x0606060606060606)) & high == zeros)
-    words = ((words & np.uint64(0x0F0F0F0F0F0F0F0F)) * np.uint64(2561)) >> np.uint64(8)
-    words = ((words & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(6553601)) >> np.uint64(16)
-    words = ((words & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(42949672960001)) >> np.uint64(32)
-    return words.astype(np.int64), good
-
-
-def _concatenated(one: Batch, other: Batch) -> Batch:
-    txs = None if one.txs is None or other.txs is None else np.concatenate([one.txs, other.txs])
-    return Batch(
-        one.kinds + other.kinds,
-        np.concatenate([one.accounts, other.accounts]),
-        txs,
-        np.concatenate([one.amounts, other.amounts]),
-        np.concatenate([one.rows, other.rows]),
+def _in_order(batches: Sequence[Batch]) -> Batch:
+    """All of them as one, by row."""
+    if len(batches) == 1:
+        return batches[0]
+    txs = [batch.txs for batch in batches if batch.txs is not None]
+    joined = Batch(
+        "".join(batch.kinds for batch in batches),
+        np.concatenate([batch.accounts for batch in batches]),
+        np.concatenate(txs) if txs else None,
+        np.concatenate([batch.amounts for batch in batches]),
+        np.concatenate([batch.rows for batch in batches]),
     )
+    return joined.pick(np.argsort(joined.rows, kind="stable"))

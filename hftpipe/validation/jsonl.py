@@ -39,6 +39,11 @@ class JsonlValidator:
         self._judge = Judge(JSON_READERS, rounding, extra_rules, has_tx=True)
         self._keys_of_layout: dict[tuple[str, ...], _Keys] = {}
 
+    @property
+    def has_row_rules(self) -> bool:
+        """Whether rows are judged as a whole, too."""
+        return self._judge.has_row_rules
+
     def validate(self, lines: bytes, first_line: int) -> Validated:
         """Judges complete lines; `first_line` is the line number of the first one. Never raises, whatever they hold.
 

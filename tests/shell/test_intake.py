@@ -12,7 +12,7 @@ import pytest
 from hftpipe.config import SOURCE_CHARACTERS_MAX
 from hftpipe.errors import SourceRefused, UsageError
 from hftpipe.intake import Intake, IntakeOptions, open_intakes
-from hftpipe.validation import ColumnarCsvValidator, JsonlValidator, Rounding
+from hftpipe.validation import ColumnarCsvValidator, ColumnarJsonlValidator, Rounding
 
 CSV = b"type,client,tx,amount\ndeposit,1,1,1.00005\n"
 JSONL = b'{"type":"deposit","client":1,"tx":1,"amount":"1"}\n'
@@ -130,14 +130,14 @@ def test_one_that_is_refused_is_found_before_a_row_of_another_is_appended(
 def test_json_lines_are_known_by_their_ending(tmp_path: Path, stop: threading.Event, name: str) -> None:
     """They have no header."""
     (intake,) = open_intakes([file(tmp_path, name, JSONL)], IntakeOptions(), stop)
-    assert isinstance(intake.validator, JsonlValidator)
+    assert isinstance(intake.validator, ColumnarJsonlValidator)
     assert lines_of([intake]) == JSONL
 
 
 def test_any_file_is_json_lines_when_that_is_said(tmp_path: Path, stop: threading.Event) -> None:
     """--jsonl."""
     (intake,) = open_intakes([file(tmp_path, "a.txt", JSONL)], IntakeOptions(jsonl=True), stop)
-    assert isinstance(intake.validator, JsonlValidator)
+    assert isinstance(intake.validator, ColumnarJsonlValidator)
     lines_of([intake])
 
 

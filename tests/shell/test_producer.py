@@ -36,6 +36,13 @@ def test_pipelines_are_cut_at_their_bound() -> None:
     assert [rows for _, rows in desk.rows()] == [[row] for row in range(1, 9)]
 
 
+def test_the_first_entries_of_all_shards_are_sent_together() -> None:
+    """Though nothing is known yet of the room in any of them."""
+    desk = Desk(shards=4)
+    desk.producer().append(deposits(1, 2, 3, 4, accounts=range(4)))
+    assert desk.writer.pipelines == [4]
+
+
 def test_each_shard_has_positions_of_its_own() -> None:
     """A row of another shard is no gap."""
     desk = Desk(shards=2)

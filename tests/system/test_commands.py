@@ -123,7 +123,7 @@ def test_each_invalid_row_is_reported_once_however_often_ingest_is_killed(system
         lines[number] = b"deposit,x,%d,1\n" % number
     path, report = system.folder / "bad.csv", system.folder / "invalid.csv"
     path.write_bytes(b"".join(lines))
-    for fault in ("ingest.pre_append:1:kill", "ingest.post_append:5:kill", "ingest.pre_append:2:kill"):
+    for fault in ("ingest.pre_append:1:kill", "ingest.post_append:1:kill", "ingest.pre_append:2:kill"):
         assert system.start("ingest", path, "--invalid", report, fault=fault).ended() == -9
     assert system.run("ingest", path, "--invalid", report).code == 0
     header, *rows = report.read_text().splitlines()

@@ -67,10 +67,10 @@ def test_an_ingest_killed_at_a_step_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("point", INGEST_POINTS)
 def test_the_second_of_two_files_is_resumed_too(system: System, lines: list[bytes], point: str) -> None:
-    """Killed at the append behind those of the first file's four shards: the first is not appended again."""
+    """Killed at the append behind that of the first file: the first is not appended again."""
     first, second = write(system, lines, 1), system.folder / "second.csv"
     second.write_bytes(lines[0] + b"".join(lines[-5:]))
-    assert ended_by_fault(system, "ingest", first, second, fault=f"{point}:5:kill") == -9
+    assert ended_by_fault(system, "ingest", first, second, fault=f"{point}:2:kill") == -9
     assert "durable 5\n" in system.ingest(first, second).err
     system.drain()
     check(system)
