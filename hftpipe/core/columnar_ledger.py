@@ -26,6 +26,9 @@ Codes: TypeAlias = NDArray[np.uint8]
 NO_ID: Final = -1
 """Stands for the id of a row whose source has no such column."""
 
+ROUND_ACCOUNTS_MIN: Final = 64
+"""A round over fewer accounts costs more than their rows one by one."""
+
 SAFE_SUM: Final = 2**61
 """Sums below it cannot leave 64 bits, whatever their order."""
 
@@ -287,24 +290,44 @@ def _among(values: Column, wanted: set[int]) -> Flags:
 
 def _cover(
     changes: Column, may_be_refused: Flags, starts: Places, ends: Places, available: Column
-) -> tuple[list[int], list[int]]:
+) -> tuple[Places, Column]:
     """Runs some accounts' changes row by row, leaving out withdrawals that are not covered.
 
+    The first rows of all accounts go in one round, then the second ones, while that is sooner than one by one.
     changes: signed amounts, one account's behind the other's. starts, ends: of each. available: before the first.
     Returns the places left out, and each account's balance at the end.
     """
-    left_out: list[int] = []
-    balances: list[int] = []
-    for start, end, balance in zip(starts.tolist(), ends.tolist(), available.tolist(), strict=True):
+    longest_first = np.argsort(starts - ends, kind="stable")
+    firsts, lengths = starts[longest_first], (ends - starts)[longest_first]
+    balances = available[longest_first]
+    left_out: list[Places] = []
+    row, active = 0, len(firsts)
+    while active >= ROUND_ACCOUNTS_MIN:
+        places = firsts[:active] + row
+        after = balances[:active] + changes[places]
+        is_refused = (after < 0) & may_be_refused[places]
+        left_out.append(places[is_refused])
+        balances[:active] = np.where(is_refused, balances[:active], after)
+        row += 1
+        active = int(np.searchsorted(-lengths, -row))
+    alone: list[int] = []
+    for account in range(active):
+        start, end, balance = (
+            int(firsts[account]) + row,
+            int(ends[longest_first[account]]),
+            int(balances[account]),
+        )
         steps = zip(changes[start:end].tolist(), may_be_refused[start:end].tolist(), strict=True)
         for place, (change, is_refusable) in enumerate(steps, start):
-            after = balance + change
-            if after < 0 and is_refusable:
-                left_out.append(place)
+            after_it = balance + change
+            if after_it < 0 and is_refusable:
+                alone.append(place)
             else:
-                balance = after  # noqa: PLW2901 - the balance runs
-        balances.append(balance)
-    return left_out, balances
+                balance = after_it
+        balances[account] = balance
+    ended = np.empty_like(balances)
+    ended[longest_first] = balances
+    return np.concatenate([*left_out, np.array(alone, dtype=np.intp)]), ended
 
 
 def _outcomes(rows: _Rows, lengths: Sequence[int], is_new: Flags, codes: Codes) -> list[Outcome]:
