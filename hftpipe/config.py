@@ -23,11 +23,11 @@ INVALID_SHOWN_MAX: Final = 20
 class IngestLimits:
     """Bounds of an ingest process."""
 
-    entry_transactions_max: int = 1_024
+    entry_transactions_max: int = 2_048
     """Transactions in one stream entry."""
     pipeline_entries_max: int = 256
     """Entries sent before their replies are awaited."""
-    backlog_entries_max: int = 10_000
+    backlog_entries_max: int = 5_000
     """Entries of one shard appended but not applied; at this cap the source waits."""
     backlog_share_max: int = 500
     """Entries appended before the backlog is looked at again: so far may each of many producers pass the cap."""
@@ -50,7 +50,7 @@ class WorkerLimits:
     """Transactions in one commit."""
     gather_ms: int = 400
     """While entries come in full, their producer has a queue: so long is waited for more before the next commit."""
-    full_entry_transactions: int = 1_024
+    full_entry_transactions: int = 2_048
     """So many make an entry a full one."""
     read_wait_ms: int = 100
     """How long one read waits for an entry; a worker told to stop is not later than this."""
