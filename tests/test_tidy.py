@@ -32,7 +32,7 @@ ALLOWED = {
 }
 """Data flows one way: what a room may import of the others."""
 
-BUILDERS = {"wiring", "cli", "intake", "job", "status", "invariants", "upkeep"}
+BUILDERS = {"wiring", "cli", "intake", "job", "status", "invariants", "upkeep", "bench"}
 """Rooms above the adapters."""
 
 FORBIDDEN_IN_CORE = {"time", "random", "socket", "os", "pathlib", "threading", "sqlite3", "redis", "datetime"}

@@ -11,6 +11,7 @@ import click
 
 from hftpipe import __version__
 from hftpipe.cli.balances import balances
+from hftpipe.cli.bench import bench
 from hftpipe.cli.generate import generate
 from hftpipe.cli.ingest import ingest
 from hftpipe.cli.redis import redis
@@ -72,7 +73,7 @@ def main(ctx: click.Context, config: Path | None) -> None:
         ctx.default_map = _settings(path)
 
 
-COMMANDS = (run, ingest, worker, up, balances, status, generate, redis)
+COMMANDS = (run, ingest, worker, up, balances, status, generate, bench, redis)
 for command in COMMANDS:
     main.add_command(command)
 

@@ -102,7 +102,8 @@ class _Rows:
     def write(self, connection: sqlite3.Connection, rows: Column) -> None:
         """Writes all rows, in their order."""
         whole = len(rows) - len(rows) % _ROWS_AT_ONCE
-        connection.executemany(self._many, rows[:whole].reshape(-1, _ROWS_AT_ONCE * rows.shape[1]).tolist())
+        blocks = rows[:whole].reshape(-1, _ROWS_AT_ONCE * rows.shape[1])
+        connection.executemany(self._many, (block.tolist() for block in blocks))
         connection.executemany(self._one, rows[whole:].tolist())
 
 
