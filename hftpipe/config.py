@@ -44,7 +44,7 @@ class WorkerLimits:
 
     read_entries_max: int = 1_024
     """Entries taken from the log with one read."""
-    accounts_max: int = 150_000
+    accounts_max: int = 1_500_000
     """Accounts of one shard kept in memory; with more, all are read again when they are needed."""
     commit_transactions_max: int = 131_072
     """Transactions in one commit."""

@@ -145,6 +145,9 @@ class Ownership:
 class Store(Protocol):
     """The state of one shard. Methods raise StoreUnavailable (busy, full, I/O error) and StoreDamaged."""
 
+    def identity(self) -> tuple[str, int, int]:
+        """Pipeline id, shard and number of shards that the store was made for."""
+
     def ownership(self) -> Ownership:
         """Who owns the shard now."""
 

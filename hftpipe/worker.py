@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
 
 from hftpipe.anchoring import holds, newest_shared
 from hftpipe.backoff import Backoff
@@ -24,13 +23,6 @@ from hftpipe.errors import EntryDamaged, Fenced, LogForeign, LogGap, PassingFaul
 from hftpipe.ports import Clock, LogReader, Ownership, Store, Topology
 
 _SOURCES_MAX = 10_000
-
-
-class OwnedStore(Store, Protocol):
-    """A store that knows what it belongs to."""
-
-    def identity(self) -> tuple[str, int, int]:
-        """Pipeline id, shard and number of shards that it was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +59,8 @@ class _Attached:
     done: list[EntryId] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     entries_wanted: int = 64
-    is_gathering: bool = False
-    """A queue is coming in, and the last commit was smaller than it may be."""
+    is_queued: bool = False
+    """The last commit held a full entry, so that its producer has a queue, and had room for more."""
 
     @property
     def expected(self) -> EntryId:
@@ -89,7 +81,7 @@ class ShardWorker:
         topology: Topology,
         *,
         log: LogReader,
-        open_store: Callable[[], OwnedStore],
+        open_store: Callable[[], Store],
         world: World,
         limits: WorkerLimits,
         until_idle: bool = False,
@@ -126,7 +118,7 @@ class ShardWorker:
 
     # --- own ---------------------------------------------------------------------------------------------------
 
-    def _own(self, store: OwnedStore) -> bool:
+    def _own(self, store: Store) -> bool:
         """Becomes the shard's owner, waiting as a standby while another is; False when there is no need to."""
         clock, seen = self._world.clock, store.ownership()
         since_ms, waiting = clock.monotonic_ms(), False
@@ -166,7 +158,7 @@ class ShardWorker:
 
     # --- attach ------------------------------------------------------------------------------------------------
 
-    def _attached(self, store: OwnedStore, backoff: Backoff) -> None:
+    def _attached(self, store: Store, backoff: Backoff) -> None:
         """Owns the shard from here to the release."""
         assert self._epoch is not None  # noqa: S101 - `_own` has just said so
         try:
@@ -178,7 +170,7 @@ class ShardWorker:
             raise
         store.release(self._epoch)
 
-    def _attach(self, store: OwnedStore, epoch: int) -> _Attached:
+    def _attach(self, store: Store, epoch: int) -> _Attached:
         """Finds where to go on: the store's checkpoint is the truth, never the group's position."""
         store.beat(epoch)
         self._check_pipeline(store)
@@ -189,13 +181,15 @@ class ShardWorker:
         return _Attached(
             epoch,
             checkpoint,
-            ColumnarLedger(checkpoint.highest_tx, self._limits.accounts_max),
+            ColumnarLedger(
+                checkpoint.highest_tx, self._limits.accounts_max, self._world.random.getrandbits(64)
+            ),
             delivered,
             beat_due_ms=now_ms + self._limits.beat_ms,
             tidy_due_ms=now_ms + self._limits.lease_ms,
         )
 
-    def _check_pipeline(self, store: OwnedStore) -> None:
+    def _check_pipeline(self, store: Store) -> None:
         topology, (pipeline, shard, shards) = self._log.topology(), store.identity()
         if topology is None:
             raise LogForeign(
@@ -209,7 +203,7 @@ class ShardWorker:
                 "that belong together"
             )
 
-    def _anchor(self, store: OwnedStore, epoch: int, checkpoint: Checkpoint) -> Checkpoint:
+    def _anchor(self, store: Store, epoch: int, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint, if the log still holds that very entry; else back to what log and journal share.
 
         Rows between there and the old checkpoint may come again: the source chain skips them.
@@ -226,14 +220,12 @@ class ShardWorker:
 
     # --- process, commit, acknowledge ----------------------------------------------------------------------------
 
-    def _work(self, store: OwnedStore, state: _Attached, backoff: Backoff) -> None:
+    def _work(self, store: Store, state: _Attached, backoff: Backoff) -> None:
         while not self._world.stopping():
-            if state.is_gathering:
-                self._world.clock.sleep_ms(self._limits.gather_ms)
+            wanted = state.entries_wanted
             entries = self._next_entries(state)
             self._world.reach("worker.read")
             if not entries:
-                state.is_gathering = False
                 backoff.reset()
                 if self._until_idle and self._drained(state.checkpoint.id):
                     break
@@ -242,6 +234,8 @@ class ShardWorker:
                 backoff.reset()
             self._beat(store, state)
             self._tidy(state)
+            if 0 < len(entries) < wanted and state.is_queued and not self._until_idle:
+                self._world.clock.sleep_ms(self._limits.gather_ms)
         self._acknowledge(state)
 
     def _next_entries(self, state: _Attached) -> list[RawEntry]:
@@ -294,7 +288,7 @@ class ShardWorker:
         if group:
             yield group
 
-    def _commit(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> None:
+    def _commit(self, store: Store, state: _Attached, group: list[Entry | Foreign]) -> None:
         positions = self._positions(store, state, group)
         steps = follow_chain(group, positions)
         needs = state.ledger.needs(batches_of(steps))
@@ -333,7 +327,7 @@ class ShardWorker:
                     f"{step.entry.previous + 1} are missing. They come when that source is ingested again"
                 )
 
-    def _positions(self, store: OwnedStore, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
+    def _positions(self, store: Store, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
         if len(state.positions) > _SOURCES_MAX:
             state.positions.clear()
         sources = {entry.source for entry in group if isinstance(entry, Entry)}
@@ -345,8 +339,8 @@ class ShardWorker:
         """Sizes the next commit by the entries of this one: at once when idle, many entries while a queue comes in."""
         fitting = self._limits.commit_transactions_max * len(lengths) // sum(lengths)
         state.entries_wanted = max(1, min(fitting, self._limits.read_entries_max))
-        is_full = max(lengths) >= self._limits.full_entry_transactions
-        state.is_gathering = is_full and len(lengths) < state.entries_wanted
+        has_room = sum(lengths) < self._limits.commit_transactions_max
+        state.is_queued = has_room and max(lengths) >= self._limits.full_entry_transactions
 
     def _keep_from(self, state: _Attached) -> EntryId:
         """The entry at the checkpoint always stays: it is what the next attach looks for."""
@@ -357,7 +351,7 @@ class ShardWorker:
         with suppress(PassingFault):  # the next owner acknowledges what is at or below the checkpoint
             self._log.read(0, 0, done, self._keep_from(state))
 
-    def _beat(self, store: OwnedStore, state: _Attached) -> None:
+    def _beat(self, store: Store, state: _Attached) -> None:
         if self._world.clock.monotonic_ms() >= state.beat_due_ms:
             store.beat(state.epoch)
             self._mark_beaten(state)
@@ -376,7 +370,7 @@ class ShardWorker:
         return (last := self._log.extent().last) is None or last <= checkpoint
 
     @contextmanager
-    def _opened(self) -> Iterator[OwnedStore]:
+    def _opened(self) -> Iterator[Store]:
         store = self._open_store()
         try:
             yield store

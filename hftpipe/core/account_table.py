@@ -24,7 +24,9 @@ class AccountTable:
     available, held: ten-thousandths. named_by: number of the journal record that last named the account.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        """seed: 64 bits that nobody who chooses account ids knows; else he could make them meet in one bucket."""
+        self._seed = np.uint64(seed)
         self._count = 0
         self.ids = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
         self.available = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
@@ -78,10 +80,12 @@ class AccountTable:
     # --- open addressing: an account's bucket is the first free one from where its hash points -------------------
 
     def _first_buckets(self, accounts: Column) -> NDArray[np.int64]:
-        # Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the product's upper bits are well mixed.
-        bits = len(self._buckets).bit_length() - 1
-        mixed = accounts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        return (mixed >> np.uint64(64 - bits)).astype(np.int64)
+        # The finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+        mixed = accounts.astype(np.uint64) ^ self._seed
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+        return (mixed & np.uint64(len(self._buckets) - 1)).astype(np.int64)
 
     def _enter(self, slots: Slots) -> None:
         """Puts slots into free buckets; of several that want the same one, one gets it, the others go on."""

@@ -40,17 +40,21 @@ _CODES: Final = {reason: code for code, reason in enumerate(_REASONS, 1)}
 class ColumnarLedger(Ledger):
     """Decides as `Ledger` does, outcome by outcome, sooner. Its accounts live in columns between commits."""
 
-    def __init__(self, highest_tx: int = -1, accounts_max: int = 1_000_000) -> None:
-        """accounts_max: with more of them, all are forgotten between two commits, and asked for again."""
+    def __init__(self, highest_tx: int = -1, accounts_max: int = 1_000_000, seed: int = 0) -> None:
+        """accounts_max: with more of them, all are forgotten between two commits, and asked for again.
+
+        seed: of the account table.
+        """
         super().__init__(highest_tx)
         self._accounts_max = accounts_max
-        self._table = AccountTable()
+        self._seed = seed
+        self._table = AccountTable(seed)
         self._rows = _Rows([])
         self._named = np.zeros(0, dtype=np.int32)
 
     def needs(self, batches: Iterable[Batch]) -> Needs:
         if len(self._table) > self._accounts_max:
-            self._table = AccountTable()
+            self._table = AccountTable(self._seed)
         rows = self._rows = _Rows(list(batches))
         rows.slots = self._table.find(rows.accounts)
         is_late = rows.moving & (rows.txs != NO_ID) & (rows.txs <= self._highest_tx)

@@ -1,8 +1,8 @@
 """The payload of an entry: its transactions as JSON columns.
 
-What orjson writes has one shape, without a blank: it is checked by what is left when digits and commas are taken away,
-and its integers are then read without a look at each one's type. JSON of any other shape is read with all questions
-asked; both ways accept the same payloads.
+What orjson writes has one shape, without a blank: it is checked by what is left when digits and commas are taken away
+(so names and letters are looked at again), and its integers are then read without a look at each one's type. JSON of
+any other shape is read with all questions asked; both ways accept the same payloads.
 """
 
 import re
@@ -14,6 +14,8 @@ import orjson
 from hftpipe.core.transaction import KIND_LETTERS, Batch, Column
 
 _COLUMNS: Final = ("kind", "account", "tx", "amount", "row")
+_NAMES: Final = frozenset(_COLUMNS)
+_LETTERS: Final = "".join(KIND_LETTERS).encode("ascii")
 _NUMBERS: Final = b"0123456789,"
 _SHAPE: Final = re.compile(
     rb'\{"kind":"[DWPRC]*""account":\[\]"tx":(?:\[\]|null)"amount":\[\]"row":\[\]\}',
@@ -30,9 +32,11 @@ def read_columns(payload: bytes, previous: int, count: int) -> Batch:
         columns = orjson.loads(payload)
     except orjson.JSONDecodeError:
         raise Unreadable("field b is not JSON") from None
-    if _SHAPE.fullmatch(payload.translate(None, _NUMBERS)) is None:
+    if _SHAPE.fullmatch(payload.translate(None, _NUMBERS)) is None or columns.keys() != _NAMES:
         _check_shape(columns)
     kinds, txs = columns["kind"], columns["tx"]
+    if kinds.encode("ascii", "replace").translate(None, _LETTERS):
+        raise Unreadable("column kind holds an unknown letter")
     if count == 0 or len(kinds) != count:
         raise Unreadable("field n is not the number of transactions")
     accounts, amounts, increments = (
@@ -52,8 +56,7 @@ def _check_shape(columns: object) -> None:
         raise Unreadable(f"unknown column {unknown[0][:40]!r}")
     if missing := sorted(set(_COLUMNS) - columns.keys()):
         raise Unreadable(f"missing column {missing[0]}")
-    kinds = columns["kind"]
-    if not isinstance(kinds, str) or not KIND_LETTERS.issuperset(kinds):
+    if not isinstance(columns["kind"], str):
         raise Unreadable("column kind holds an unknown letter")
     for name in _COLUMNS[1:]:
         values = columns[name]

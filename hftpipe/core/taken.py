@@ -62,7 +62,10 @@ def pack(column: Column) -> bytes:
 
 def unpack(packed: bytes, count: int) -> Column:
     """A column of so many integers. Raises ValueError when it is none."""
-    width = len(packed) // count
-    if width not in _WIDTHS or len(packed) != width * count:
+    width = len(packed) // max(count, 1)
+    if count < 1 or width not in _WIDTHS or len(packed) != width * count:
         raise ValueError(f"{len(packed)} bytes are no column of {count} integers")
-    return np.frombuffer(packed, dtype=f"<u{width}").astype(np.int64)
+    column = np.frombuffer(packed, dtype=f"<u{width}").astype(np.int64)
+    if column.min() < 0:
+        raise ValueError("an integer is beyond 2^63-1")
+    return column

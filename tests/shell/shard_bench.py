@@ -9,9 +9,9 @@ from hftpipe.core.entry import EntryId, Foreign, RawEntry, encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import LogUnavailable, StoreUnavailable
 from hftpipe.log.memory import MemoryLog, MemoryLogReader
-from hftpipe.ports import Outgoing, Ownership, Topology
+from hftpipe.ports import Outgoing, Ownership, Store, Topology
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import OwnedStore, ShardWorker, World
+from hftpipe.worker import ShardWorker, World
 from tests.shell.memory_pipeline import WORKER_LIMITS, StillClock
 
 
@@ -136,7 +136,7 @@ class ShardBench:
         until_idle: bool = True,
         dead: Sequence[str] = (),
         reader: BenchReader | None = None,
-        store: OwnedStore | None = None,
+        store: Store | None = None,
         reach: Callable[[str], None] = lambda _: None,
     ) -> ShardWorker:
         """A worker of the shard; `dead` owners are known to be gone."""

@@ -12,9 +12,9 @@ from hftpipe.core.transaction import Batch
 from hftpipe.crew import Crew
 from hftpipe.errors import UsageError
 from hftpipe.log.memory import MemoryLog
-from hftpipe.ports import Outgoing, Topology
+from hftpipe.ports import Outgoing, Store, Topology
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import OwnedStore, ShardWorker, World
+from hftpipe.worker import ShardWorker, World
 from tests.shell.memory_pipeline import StillClock
 
 
@@ -49,7 +49,7 @@ class Harbour:
         clock = StillClock()
         world = World(clock, "crew", lambda _: False, self.stop.is_set, self.lines.append, Random(1))
 
-        def open_store() -> OwnedStore:
+        def open_store() -> Store:
             self._opened(shard)
             return self.stores[shard]
 

@@ -110,9 +110,7 @@ def test_what_is_unknown_and_what_is_so_or_not(page: Page, format_: str, cells: 
 
 def test_json_keeps_null_and_booleans(page: Page) -> None:
     """They have names of their own there."""
-    assert json.loads(page.rows(["a", "b"], [(None, False)], "json")) == [
-        {"a": None, "b": False}
-    ]
+    assert json.loads(page.rows(["a", "b"], [(None, False)], "json")) == [{"a": None, "b": False}]
 
 
 def test_csv_quotes_what_needs_it(page: Page) -> None:

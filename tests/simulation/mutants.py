@@ -20,7 +20,7 @@ from hftpipe.core.transaction import Batch
 from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable, TailLost
 from hftpipe.ingest import Summary, Validator
 from hftpipe.invalid_report import InvalidReport
-from hftpipe.ports import LogReader, Ownership
+from hftpipe.ports import LogReader, Ownership, Store
 from hftpipe.producer import Anchor, Producer
 from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
@@ -59,7 +59,7 @@ def _commit_in_two(self: MemoryStore, epoch: int, commit: Commit) -> None:
 _commit = MemoryStore.commit
 
 
-def _attach_to_group(self: ShardWorker, store: worker.OwnedStore, epoch: int) -> worker._Attached:
+def _attach_to_group(self: ShardWorker, store: Store, epoch: int) -> worker._Attached:
     """Goes on where the group stands."""
     state = _attach(self, store, epoch)
     if state.delivered > state.checkpoint.id:
@@ -89,9 +89,7 @@ def _append_trusting(self: Producer, batch: Batch) -> None:
             self._recover(appended.fault)
 
 
-def _commit_again(
-    self: ShardWorker, store: worker.OwnedStore, state: worker._Attached, group: list[object]
-) -> None:
+def _commit_again(self: ShardWorker, store: Store, state: worker._Attached, group: list[object]) -> None:
     """After a failed commit the same memory is committed again."""
     try:
         _commit_once(self, store, state, group)  # type: ignore[arg-type]
@@ -115,7 +113,7 @@ def _lost_told_short(self: Producer, shard: int, anchor: Anchor) -> str:
     return _lost(self, shard, anchor).removesuffix(" and perhaps some before it")
 
 
-def _stop_unasked(self: ShardWorker, store: worker.OwnedStore, backoff: Backoff) -> None:
+def _stop_unasked(self: ShardWorker, store: Store, backoff: Backoff) -> None:
     """Stops the shard without asking whether it is still this worker's."""
     assert self._epoch is not None
     try:
@@ -221,13 +219,13 @@ MUTANTS = (
     ),
     Mutant("a producer compares digests", Producer, "_lost", _lost_by_id, loses_tail=True),
     Mutant(
-        "all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True, first_seed=160
+        "all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True, first_seed=40
     ),
     Mutant(
         "any fault of the log leads back to attaching", ShardWorker, "_bury", _bury_quietly, loses_tail=True
     ),
     Mutant(
-        "who begins again keeps its reports", world, "ingest", _reports_anew, loses_tail=True, first_seed=200
+        "who begins again keeps its reports", world, "ingest", _reports_anew, loses_tail=True, first_seed=130
     ),
     Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=40),
     Mutant("a release of one's own is no takeover", ShardWorker, "_is_mine", _is_mine_or_lost),
