@@ -48,10 +48,13 @@ class WorkerLimits:
     """Accounts of one shard kept in memory; with more, all are read again when they are needed."""
     commit_transactions_max: int = 131_072
     """Transactions in one commit."""
+    commit_interval_ms: int = 10
+    """Time from one commit to the next read, at the least: more commits would keep the disk from syncing the log."""
     gather_ms: int = 400
-    """While entries come in full, their producer has a queue: so long is waited for more before the next commit."""
+    """The same while a queue comes in: a balance is then written once for many transactions of its account."""
     full_entry_transactions: int = 2_048
-    """So many make an entry a full one."""
+    full_entries_min: int = 4
+    """So many entries of so many transactions in one commit show that their producer has a queue."""
     read_wait_ms: int = 100
     """How long one read waits for an entry; a worker told to stop is not later than this."""
     lease_ms: int = 10_000

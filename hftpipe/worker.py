@@ -234,8 +234,10 @@ class ShardWorker:
                 backoff.reset()
             self._beat(store, state)
             self._tidy(state)
-            if 0 < len(entries) < wanted and state.is_queued and not self._until_idle:
-                self._world.clock.sleep_ms(self._limits.gather_ms)
+            if 0 < len(entries) < wanted and not self._until_idle:
+                self._world.clock.sleep_ms(
+                    self._limits.gather_ms if state.is_queued else self._limits.commit_interval_ms
+                )
         self._acknowledge(state)
 
     def _next_entries(self, state: _Attached) -> list[RawEntry]:
@@ -340,7 +342,8 @@ class ShardWorker:
         fitting = self._limits.commit_transactions_max * len(lengths) // sum(lengths)
         state.entries_wanted = max(1, min(fitting, self._limits.read_entries_max))
         has_room = sum(lengths) < self._limits.commit_transactions_max
-        state.is_queued = has_room and max(lengths) >= self._limits.full_entry_transactions
+        full = sum(length >= self._limits.full_entry_transactions for length in lengths)
+        state.is_queued = has_room and full >= self._limits.full_entries_min
 
     def _keep_from(self, state: _Attached) -> EntryId:
         """The entry at the checkpoint always stays: it is what the next attach looks for."""

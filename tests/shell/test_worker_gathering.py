@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -16,7 +17,19 @@ from tests.shell.shard_bench import ShardBench
 
 FULL = 10
 GATHER_MS = 70
-LIMITS = WorkerLimits(full_entry_transactions=FULL, commit_transactions_max=1_000, gather_ms=GATHER_MS)
+
+
+def limits_of(commit_transactions_max: int = 1_000, full_entries_min: int = 1) -> WorkerLimits:
+    """Bounds under which entries of `FULL` transactions are full ones."""
+    return WorkerLimits(
+        full_entry_transactions=FULL,
+        full_entries_min=full_entries_min,
+        commit_transactions_max=commit_transactions_max,
+        gather_ms=GATHER_MS,
+    )
+
+
+LIMITS = limits_of()
 
 
 class Clock(StillClock):
@@ -125,6 +138,32 @@ def test_one_full_entry_among_small_ones_is_a_queue() -> None:
     assert len(bench.clock.gathered) == 1
 
 
+def test_a_few_full_entries_are_no_queue() -> None:
+    """A producer that was held up for a moment sends as much at once."""
+    bench = Bench()
+    bench.steps = [bench.full(3), bench.full(4), bench.full(3)]
+    bench.run(limits_of(full_entries_min=4))
+    assert bench.store.sizes == [3 * FULL, 4 * FULL, 3 * FULL]
+    assert len(bench.clock.gathered) == 1
+
+
+def test_commits_are_some_time_apart() -> None:
+    """So that syncing them does not keep the log from being synced: what comes meanwhile is committed at once."""
+    bench = Bench()
+    committed: list[int] = []
+    bench.steps = [lambda: bench.append(1), nothing, lambda: bench.append(1, 1)]
+    limits = limits_of()
+
+    def reach(step: str) -> None:
+        if step == "worker.committed":
+            committed.append(bench.clock.now_ms)
+
+    bench.append(1)
+    bench.worker(limits=limits, until_idle=False, reach=reach).run()
+    assert all(after - before >= limits.commit_interval_ms for before, after in pairwise(committed))
+    assert sum(bench.store.sizes) == 4
+
+
 def test_when_nothing_comes_any_more_gathering_stops() -> None:
     """One wait in vain, then reads that return with the first entry; nothing is late for it."""
     bench = Bench()
@@ -159,7 +198,7 @@ def test_a_full_commit_is_never_waited_for() -> None:
     """It could not become any larger."""
     bench = Bench()
     bench.append(*[FULL] * 12)
-    limits = WorkerLimits(full_entry_transactions=FULL, commit_transactions_max=4 * FULL, gather_ms=GATHER_MS)
+    limits = limits_of(4 * FULL)
     bench.run(limits)
     assert bench.store.sizes == [4 * FULL] * 3
     assert not bench.clock.gathered
@@ -176,7 +215,9 @@ def waits_before_the_end(bench: Bench, limits: WorkerLimits) -> int:
         waits += left >= limits.commit_transactions_max
 
     bench.clock.meanwhile = look
-    bench.run(limits, until_idle=True)
+    newest = max(bench.entries)
+    bench.stopping = lambda: bench.store.checkpoint().id == newest
+    bench.run(limits)
     return waits
 
 
@@ -185,9 +226,7 @@ def test_a_backlog_larger_than_a_commit_is_not_waited_for(commit_entries: int) -
     """There is enough to commit: from the first read after the start on."""
     bench = Bench()
     bench.append(*[FULL] * 600)
-    limits = WorkerLimits(
-        full_entry_transactions=FULL, commit_transactions_max=commit_entries * FULL, gather_ms=GATHER_MS
-    )
+    limits = limits_of(commit_entries * FULL)
     assert waits_before_the_end(bench, limits) == 0
     assert sum(bench.store.sizes) == 600 * FULL
     assert max(bench.store.sizes) <= limits.commit_transactions_max
@@ -200,9 +239,7 @@ def test_a_backlog_of_entries_of_any_size_is_not_waited_for(seed: int) -> None:
     bench = Bench()
     sizes = [random.choice([1, 2, FULL, FULL]) for _ in range(900)]
     bench.append(*sizes)
-    limits = WorkerLimits(
-        full_entry_transactions=FULL, commit_transactions_max=20 * FULL, gather_ms=GATHER_MS
-    )
+    limits = limits_of(20 * FULL)
     assert waits_before_the_end(bench, limits) == 0
     assert sum(bench.store.sizes) == sum(sizes)
 
@@ -211,9 +248,7 @@ def test_a_backlog_of_a_files_blocks_is_not_waited_for() -> None:
     """Of each block the last entry of a shard is a smaller one; a commit holds 256 full entries, as by default."""
     bench = Bench()
     bench.append(*[*[FULL] * 9, 3] * 300)
-    limits = WorkerLimits(
-        full_entry_transactions=FULL, commit_transactions_max=256 * FULL, gather_ms=GATHER_MS
-    )
+    limits = limits_of(256 * FULL)
     assert waits_before_the_end(bench, limits) == 0
 
 
@@ -224,7 +259,7 @@ def test_a_backlog_that_was_handed_out_before_is_not_waited_for_either() -> None
     dead = bench.new_reader("dead")
     dead.attach(EntryId(1, -1))
     dead.read(40, 0, [], None)
-    limits = WorkerLimits(full_entry_transactions=FULL, commit_transactions_max=8 * FULL, gather_ms=GATHER_MS)
+    limits = limits_of(8 * FULL)
     assert waits_before_the_end(bench, limits) == 0
     assert bench.store.sizes == [8 * FULL] * 5
 
@@ -232,7 +267,7 @@ def test_a_backlog_that_was_handed_out_before_is_not_waited_for_either() -> None
 def test_gathering_never_makes_a_commit_larger_than_its_bound() -> None:
     """What comes meanwhile may be more than fits."""
     bench = Bench()
-    limits = WorkerLimits(full_entry_transactions=FULL, commit_transactions_max=4 * FULL, gather_ms=GATHER_MS)
+    limits = limits_of(4 * FULL)
     bench.steps = [bench.full(), bench.full(9), bench.full()]
     bench.run(limits)
     assert sum(bench.store.sizes) == 11 * FULL
