@@ -351,4 +351,4 @@ def _by_reason(codes: Codes) -> dict[Refusal, Column]:
     if not len(refused):
         return {}
     found = codes[refused]
-    return {_REASONS[code - 1]: refused[found == code] for code in np.unique(found).tolist()}
+    return {_REASONS[code - 1]: refused[found == code] for code in sorted(set(found.tolist()))}

@@ -12,7 +12,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -126,11 +126,7 @@ def digest_of(fields: Mapping[bytes, bytes]) -> str:
     """What identifies an entry's content: recomputed, so that a changed field changes it; hex."""
     if fields.keys() == _FIELDS:
         return _signature(fields)
-    digest = blake2b(digest_size=16)
-    for name in sorted(fields):
-        _add(digest, name)
-        _add(digest, fields[name])
-    return digest.hexdigest()
+    return _digest(part for name in sorted(fields) for part in (name, fields[name]))
 
 
 def decode(raw: RawEntry, shard: int, shards: int) -> Entry | Foreign:
@@ -173,10 +169,10 @@ def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
 
 
 def _check_fields(fields: Mapping[bytes, bytes]) -> None:
-    if missing := sorted(_FIELDS - fields.keys()):
-        raise Unreadable(f"missing field {missing[0].decode()}")
-    if unknown := sorted(fields.keys() - _FIELDS):
-        raise Unreadable(f"unknown field {unknown[0][:40]!r}")
+    if fields.keys() != _FIELDS:
+        if missing := sorted(_FIELDS - fields.keys()):
+            raise Unreadable(f"missing field {missing[0].decode()}")
+        raise Unreadable(f"unknown field {min(fields.keys() - _FIELDS)[:40]!r}")
     if fields[b"v"] != b"%d" % FORMAT:
         raise Unreadable(f"unknown version {fields[b'v'][:20]!r}")
     if not _DIGEST.fullmatch(fields[b"d"]):
@@ -209,13 +205,9 @@ def _text(value: bytes, name: str) -> str:
 
 
 def _signature(fields: Mapping[bytes, bytes]) -> str:
-    digest = blake2b(digest_size=16)
-    for name in _SIGNED:
-        _add(digest, fields[name])
-    return digest.hexdigest()
+    return _digest(map(fields.__getitem__, _SIGNED))
 
 
-def _add(digest: "blake2b", value: bytes) -> None:
+def _digest(values: Iterable[bytes]) -> str:
     """Each value with its length before it, so that no two lists of values look alike."""
-    digest.update(b"%d:" % len(value))
-    digest.update(value)
+    return blake2b(b"".join([b"%d:%b" % (len(value), value) for value in values]), digest_size=16).hexdigest()
