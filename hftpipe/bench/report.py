@@ -62,12 +62,12 @@ TARGETS: Final = (
     Target("throughput", "hftpipe run / *plain*", _LARGE, at_least=1.5),
     Target("latency", "durable p99", "10,000 tx/s", at_most=5),
     Target("latency", "committed p99", "10,000 tx/s", at_most=30),
-    Target("scale", "CPU of applying / plain", "1,000,000 accounts, *", at_most=1.3),
-    Target("scale", "time of applying / plain", "5 % disputes, *", at_most=1.3),
-    Target("scale", "time of applying / plain", "30 % refusals, *", at_most=1.3),
-    Target("scale", "memory of a worker, each further account", "*", at_most=200),
+    Target("scale", "CPU of applying / plain", "1,000,000 accounts, 2,000,000 rows", at_most=1.3),
+    Target("scale", "time of applying / plain", "5 % disputes, 2,000,000 rows", at_most=1.3),
+    Target("scale", "time of applying / plain", "30 % refusals, 2,000,000 rows", at_most=1.3),
+    Target("scale", "memory of a worker, each further account", "2,000,000 rows", at_most=200),
 )
-"""For 2 cores. Of throughput, smaller files have none: there, starting and stopping is most of it."""
+"""For 2 cores. Smaller files have none: there, starting and stopping is most of it."""
 
 
 @dataclass(frozen=True, slots=True)
