@@ -52,7 +52,7 @@ class WorkerLimits:
     """Time from one commit to the next read, at the least: more commits would keep the disk from syncing the log."""
     gather_ms: int = 400
     """The same while a queue comes in: a balance is then written once for many transactions of its account."""
-    full_entry_transactions: int = 2_048
+    full_entry_transactions: int = IngestLimits().entry_transactions_max
     full_entries_min: int = 4
     """So many entries of so many transactions in one commit show that their producer has a queue."""
     read_wait_ms: int = 100

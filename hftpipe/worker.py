@@ -2,8 +2,8 @@
 
 The store decides who owns the shard and how far it has been applied; the log's group only hands out entries. What is
 read is committed at once, so that the size of a commit follows the backlog: one transaction when the shard is idle,
-`commit_transactions_max` under load. Only while entries come in full, which means that their producer has a queue,
-some time is given to gather more: a balance is then written once for many transactions of its account.
+`commit_transactions_max` under load. Several full entries in one commit mean that their producer has a queue: then some
+time is given to gather more, for a balance is written once for many transactions of its account.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +60,7 @@ class _Attached:
     positions: dict[str, int] = field(default_factory=dict)
     entries_wanted: int = 64
     is_queued: bool = False
-    """The last commit held a full entry, so that its producer has a queue, and had room for more."""
+    """The last commit held so many full entries that their producer has a queue, and had room for more."""
 
     @property
     def expected(self) -> EntryId:

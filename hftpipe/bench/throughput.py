@@ -34,6 +34,7 @@ def measure(ground: Ground, settings: Settings) -> Iterator[Figure]:
     for repetition in range(ground.repetitions):
         for policy in POLICIES:
             comparison.measure(policy, repetition)
+    comparison.check_large()
     yield from comparison.tallies.figures()
 
 
@@ -68,6 +69,10 @@ class _Tallies:
             yield Figure(PART, name, setting, unit, tuple(tally.samples), tally.note, tally.error)
 
 
+def _ratio(design: Design) -> str:
+    return f"{OURS} / {design.name}"
+
+
 class _Comparison:
     """Ours and the designs, measured turn by turn."""
 
@@ -78,7 +83,7 @@ class _Comparison:
         self._designs = designs
         self._digests: dict[Path, str] = {}
         self._failed: set[Design] = set()
-        self._serverless: set[Design] = set()
+        self._serverless: dict[Design, float] = {}
 
     def measure(self, policy: str, repetition: int) -> None:
         """One turn: ours, then every design, under one policy of the server."""
@@ -99,9 +104,9 @@ class _Comparison:
             before = server.cpu_seconds()
             finished = self._ground.hftpipe("run", str(file), *trust, url=server.url)
             cpu_seconds = finished.cpu_seconds + server.cpu_seconds() - before
-        self._digests.setdefault(file, digest_of_csv(finished.output))
         rate, setting = self._rows / finished.seconds, self._setting(policy, self._rows)
         self.tallies.add(OURS, setting, "tx/s", rate)
+        self._check_ours(OURS, setting, finished.output)
         self.tallies.add(CPU, setting, "µs/tx", cpu_seconds / self._rows * 1e6, "client, workers and server")
         self._say(OURS, policy, repetition, rate)
         return rate
@@ -111,8 +116,30 @@ class _Comparison:
         finished = self._ground.hftpipe("run", str(file))
         rate = self._rows / finished.seconds
         note = "with the start and the end of the server"
-        self.tallies.add(PRIVATE, self._setting("always", self._rows), "tx/s", rate, note)
+        setting = self._setting("always", self._rows)
+        self.tallies.add(PRIVATE, setting, "tx/s", rate, note)
+        self._check_ours(PRIVATE, setting, finished.output)
         self._say(PRIVATE, "always", repetition, rate)
+
+    def _check_ours(self, name: str, setting: str, output: bytes) -> None:
+        """Every run of the large file ends in the same balances."""
+        digest, file = digest_of_csv(output), self._ground.file(self._rows, accounts=ACCOUNTS)
+        if (first := self._digests.setdefault(file, digest)) != digest:
+            self.tallies.fail(name, setting, "tx/s", f"wrong balances: digest {digest}, not {first}")
+
+    def check_large(self) -> None:
+        """The balances of the large file, once by the fastest design that uses no server, and not timed."""
+        sound = self._serverless.keys() - self._failed
+        if not sound or self._ground.quick:
+            return
+        design = max(sound, key=lambda one: self._serverless[one])
+        file = self._ground.file(self._rows, accounts=ACCOUNTS)
+        self._ground.say(f"checking the balances of {file.name} with {design.name}")
+        with self._ground.server("always") as server:
+            digest = measured(self._ground, design, file, server).digest
+        if digest != self._digests[file]:
+            problem = f"wrong balances: digest {self._digests[file]}, {design.name} comes to {digest}"
+            self.tallies.fail(OURS, self._setting("always", self._rows), "tx/s", problem)
 
     def _measure_design(self, design: Design, policy: str, rate: float) -> None:
         rows = design.rows_given(self._rows, quick=self._ground.quick)
@@ -125,21 +152,25 @@ class _Comparison:
         except HftpipeError as error:
             self._failed.add(design)
             self.tallies.fail(design.name, self._setting(policy, rows), "tx/s", str(error))
+            self._fail_ratio(design, policy, f"{design.name} failed")
             self._ground.say(str(error))
             return
         self._note(design, policy, rows, rate, result)
 
     def _note(self, design: Design, policy: str, rows: int, rate: float, result: Result) -> None:
         if not result.uses_server:
-            self._serverless.add(design)
+            self._serverless[design] = result.rate
         setting = self._setting(policy if result.uses_server else "no server", rows)
         self.tallies.add(design.name, setting, "tx/s", result.rate, design.correctness)
-        ratio = f"{OURS} / {design.name}"
-        self.tallies.add(ratio, self._setting(policy, self._rows), "×", rate / result.rate)
+        self.tallies.add(_ratio(design), self._setting(policy, self._rows), "×", rate / result.rate)
         self._ground.say(f"{design.name}, {setting}: {result.rate:,.0f} tx/s")
         if problem := self._problem(rows, result):
             self.tallies.fail(design.name, setting, "tx/s", problem)
+            self._fail_ratio(design, policy, f"{design.name} is {problem}")
             self._ground.say(f"{design.name}: {problem}")
+
+    def _fail_ratio(self, design: Design, policy: str, why: str) -> None:
+        self.tallies.fail(_ratio(design), self._setting(policy, self._rows), "×", why)
 
     def _problem(self, rows: int, result: Result) -> str:
         """Why the work of a design was not the work that was asked for; empty when it was."""

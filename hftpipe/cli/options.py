@@ -152,7 +152,7 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
         type=click.IntRange(min=100),
         default=defaults.lease_ms,
         show_default=True,
-        help="A worker that has stood still so long may be replaced.",
+        help="A worker that has stood still so long may be replaced; a large commit takes up to a second.",
     )
     @option(
         "--retain-entries",
@@ -166,7 +166,12 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
         beat_ms = min(defaults.beat_ms, lease_ms // 4)
         wait_ms = min(defaults.read_wait_ms, beat_ms)
         limits = WorkerLimits(
-            lease_ms=lease_ms, retain_entries=retain_entries, beat_ms=beat_ms, read_wait_ms=wait_ms
+            lease_ms=lease_ms,
+            retain_entries=retain_entries,
+            beat_ms=beat_ms,
+            read_wait_ms=wait_ms,
+            gather_ms=min(defaults.gather_ms, beat_ms),
+            commit_interval_ms=min(defaults.commit_interval_ms, beat_ms),
         )
         return function(limits=limits, **rest)
 

@@ -67,6 +67,7 @@ class ColumnarLedger(Ledger):
     def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
         rows = self._rows
         lengths = [len(batch) for _, batch in batches]
+        assert sum(lengths) == len(rows.slots), "these are not the batches that `needs` was asked about"  # noqa: S101
         if not len(rows.slots):
             return _outcomes(rows, lengths, rows.moving, np.zeros(0, dtype=np.uint8))
         is_new = self._first_uses(rows)

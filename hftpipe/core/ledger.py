@@ -1,8 +1,8 @@
 """The account rules as a pure state machine over batches.
 
 First gather what may wait, then decide without waiting: `needs` says what must be known before some batches can be
-decided, the caller asks the store and hands the answer to `learn`, then `apply` decides every transaction from
-memory. A refusal is a value, never an exception. What `apply` changed is handed out by `take_changes` and belongs in
+decided, the caller asks the store and hands the answer to `learn`, then `apply_all` decides every transaction from
+memory. A refusal is a value, never an exception. What it changed is handed out by `take_changes` and belongs in
 one commit; when that commit fails, the ledger must be thrown away.
 """
 
@@ -160,9 +160,9 @@ class Ledger:
 
     def apply_all(self, batches: Sequence[tuple[int, Batch]]) -> list[Outcome]:
         """Decides the batches that `needs` was asked about, in order; each with the number of its journal record."""
-        return [self.apply(batch, number) for number, batch in batches]
+        return [self._apply(batch, number) for number, batch in batches]
 
-    def apply(self, batch: Batch, number: int) -> Outcome:
+    def _apply(self, batch: Batch, number: int) -> Outcome:
         """Decides each transaction in order.
 
         number: of the journal record that the batch came with.

@@ -47,7 +47,8 @@ class IdReader:
     def deposits(self, txs: Column) -> dict[int, Deposit | Undisputable]:
         """What those of some ids, ascending, that are taken stand for."""
         by_record: defaultdict[int, list[int]] = defaultdict(list)
-        for tx, number in self._late(txs):
+        late = self._late(txs)
+        for tx, number in late:
             by_record[number].append(tx)
         for number, wanted in self._in_ranges(txs).items():
             by_record[number] += wanted.tolist()
@@ -61,6 +62,8 @@ class IdReader:
             columns = (column[places].tolist() for column in (taken.txs, taken.accounts, taken.amounts))
             for tx, account, amount in zip(*columns, strict=True):
                 found[tx] = Undisputable.TAKEN if amount == NOT_DISPUTABLE else Deposit(account, amount)
+        if lost := sorted({tx for tx, _ in late} - found.keys()):
+            raise sqlite3.DatabaseError(f"id {lost[0]} is not among those of the record that took it")
         return found
 
     def _late(self, txs: Column) -> list[tuple[int, int]]:

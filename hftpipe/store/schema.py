@@ -106,7 +106,7 @@ _DEAD = {"number": int, "entry": str, "reason": str, "fields": str}
 
 
 @migrations()
-def version_1(database: Database) -> None:
+def version_2(database: Database) -> None:
     """Everything a shard holds; the first column of each table is its key, and no cell is ever empty."""
     for name, columns in (
         ("shard", _SHARD),

@@ -11,14 +11,14 @@ import orjson
 
 from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import EntryId, Foreign
-from hftpipe.core.id_index import index_ids
+from hftpipe.core.id_index import IdIndex, index_ids
 from hftpipe.core.ledger import Account, Deposit, DisputeState, Facts, Needs, Undisputable
 from hftpipe.core.transaction import Column
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
 from hftpipe.store.ids import IdReader, json_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
 
 BUSY_TIMEOUT_MS: Final = 2_000
@@ -78,6 +78,7 @@ _REWIND = (
 )
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_TAKEN = "INSERT INTO taken_ids VALUES (?, ?, ?, ?, ?)"
+_HIGHEST = "SELECT ifnull(max(highest), -1) FROM id_ranges"
 _ADD_RANGE = "INSERT INTO id_ranges VALUES (?, ?, ?)"
 _PUT_DISPUTE = (
     "INSERT INTO disputes VALUES (?, ?, ?, ?) ON CONFLICT (tx) DO UPDATE SET state = excluded.state"
@@ -283,6 +284,7 @@ class SqliteStore:
         )
         executemany(_ADD_TAKEN, [(taken.number, *taken.packed()) for taken in commit.taken])
         index = index_ids(commit.taken, commit.before.highest_tx)
+        self._check_above(index)
         executemany(_ADD_RANGE, index.ranges)
         _LATE_IDS.write(self._connection, index.late)
         _BALANCES.write(self._connection, commit.balances)
@@ -295,6 +297,14 @@ class SqliteStore:
         )
         executemany(_PUT_SOURCE, commit.positions.items())
         executemany(_ADD_DEAD, [_dead_row(number, foreign) for number, foreign in _numbered_dead(commit)])
+
+    def _check_above(self, index: IdIndex) -> None:
+        """A last line of defence: ids filed as new lie above all that the table holds, whatever the worker believes."""
+        (highest,) = self._one(_HIGHEST)
+        if index.ranges and index.ranges[0][1] <= highest:
+            raise sqlite3.DatabaseError(
+                f"id {index.ranges[0][1]} would be filed as new, but ids up to {highest} are taken"
+            )
 
     def _advance(self, epoch: int, commit: Commit) -> int:
         after, before, totals = commit.after, commit.before, commit.after.totals

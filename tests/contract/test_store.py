@@ -733,8 +733,8 @@ def test_a_database_of_something_else_is_not_taken_for_a_store(tmp_path: Path) -
 def test_a_schema_of_another_version_is_refused_by_name(path: Path) -> None:
     """Never read as if it were this one."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(StoreDamaged, match="schema version 2"):
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(StoreDamaged, match="schema version 1"):
         SqliteStore(path)
 
 

@@ -349,3 +349,27 @@ def test_a_damaged_row_of_taken_ids_stops_the_shard(blank: Path, damage: str, ne
         with pytest.raises(StoreDamaged, match=r"shard-0000\.db.*record 2"):
             store.facts(needs)
         twins.check(Needs.of([1], [10], [10]))
+
+
+def test_a_late_id_that_its_record_does_not_hold_stops_the_shard(blank: Path) -> None:
+    """A dispute of it would be refused as unknown, and a deposit as a duplicate."""
+    with new_store(blank) as (path, store):
+        twins = Twins(store)
+        twins.commit([entry_of(0, [("D", 1, 10, 1)])])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("INSERT INTO late_ids VALUES (3, 1)")
+        with pytest.raises(StoreDamaged, match="id 3 is not among those of the record"):
+            store.facts(Needs.of(disputed=[3]))
+
+
+def test_an_id_is_never_filed_as_new_twice(blank: Path) -> None:
+    """Even if the highest one that the shard remembers were too low."""
+    with new_store(blank) as (path, store):
+        twins = Twins(store)
+        twins.commit([entry_of(0, [("D", 1, 10, 1)])])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE shard SET highest_tx = 4")
+        owner = Shard(store)
+        with pytest.raises(StoreDamaged, match="id 10 would be filed as new, but ids up to 10 are taken"):
+            owner.commit([entry_of(1, [("D", 1, 10, 1)], first=2)])
+        assert store.checkpoint().number == 1

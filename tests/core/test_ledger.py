@@ -59,7 +59,7 @@ def decide(
     """The outcome of each row, as one batch."""
     rows = rows_of(text)
     ledger = ledger_with(accounts, deposits, rows)
-    return ledger, _each(ledger.apply(batch_of(rows, range(1, len(rows) + 1)), 1), len(rows))
+    return ledger, _each(ledger.apply_all([(1, batch_of(rows, range(1, len(rows) + 1)))])[0], len(rows))
 
 
 def _refused(outcome: Outcome) -> dict[int, Refusal]:
@@ -217,7 +217,7 @@ def test_a_refused_row_moves_nothing() -> None:
 def test_a_refused_first_use_takes_the_id_for_good() -> None:
     """So that a refusal sent again stays refused."""
     rows = rows_of("W 1 1 5 · D 1 2 9 · W 1 1 5")
-    outcome = ledger_with(rows=rows).apply(batch_of(rows, [1, 2, 3]), 1)
+    outcome = ledger_with(rows=rows).apply_all([(1, batch_of(rows, [1, 2, 3]))])[0]
     assert outcome.taken.tolist() == [0, 1]
     assert _refused(outcome) == {0: Refusal.INSUFFICIENT_FUNDS, 2: Refusal.DUPLICATE_TX}
 
@@ -259,7 +259,7 @@ def test_a_deposit_may_fill_the_total_to_the_last_unit_and_no_further(account: A
         rows: list[Row] = [("D", 1, 9, amount)]
         state = Account(account.available, account.held)
         ledger = ledger_with({1: state}, rows=rows)
-        assert _each(ledger.apply(batch_of(rows, [1]), 1), 1) == [expected]
+        assert _each(ledger.apply_all([(1, batch_of(rows, [1]))])[0], 1) == [expected]
         assert state.available + state.held == (
             INT64_MAX if expected == APPLIED else account.available + account.held
         )
@@ -272,7 +272,7 @@ def test_a_dispute_may_move_to_the_bounds_of_available_and_held_and_no_further(a
         rows: list[Row] = [("P", 1, 9, 0)]
         state = Account(account.available, account.held)
         ledger = ledger_with({1: state}, {9: Deposit(1, amount)}, rows)
-        assert _each(ledger.apply(batch_of(rows, [1]), 1), 1) == [expected]
+        assert _each(ledger.apply_all([(1, batch_of(rows, [1]))])[0], 1) == [expected]
 
 
 def test_a_duplicate_goes_before_overflow() -> None:
@@ -312,7 +312,7 @@ def test_available_held_and_total_always_fit_in_64_bits(
     }
     ledger = ledger_with({1: account}, known, rows)
     for index, row in enumerate(rows):
-        ledger.apply(batch_of([row], [index + 1]), 1)
+        ledger.apply_all([(1, batch_of([row], [index + 1]))])[0]
         assert INT64_MIN <= account.available <= INT64_MAX
         assert 0 <= account.held <= INT64_MAX
         assert INT64_MIN <= account.available + account.held <= INT64_MAX
@@ -325,7 +325,7 @@ def test_rows_without_ids_are_never_duplicates_and_take_nothing() -> None:
     """The source chain alone makes them exactly-once."""
     rows = rows_of("D 1 - 5 · D 1 - 5 · W 1 - 3 · W 1 - 8")
     ledger = ledger_with(rows=rows)
-    outcome = ledger.apply(batch_of(rows, [1, 2, 3, 4]), 1)
+    outcome = ledger.apply_all([(1, batch_of(rows, [1, 2, 3, 4]))])[0]
     assert _refused(outcome) == {3: Refusal.INSUFFICIENT_FUNDS}
     assert outcome.taken.tolist() == []
     assert balances(ledger)[1][0] == 7
@@ -339,7 +339,7 @@ def test_a_dispute_without_an_id_is_a_bug_of_the_caller() -> None:
     needs = ledger.needs([batch])
     ledger.learn(needs, Facts({}, set(), {}))
     with pytest.raises(AssertionError):
-        ledger.apply(batch, 1)
+        ledger.apply_all([(1, batch)])[0]
 
 
 # --- What it asks for and hands out --------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_it_asks_only_for_what_it_cannot_know() -> None:
     needs = ledger.needs([first])
     assert [column.tolist() for column in (needs.accounts, needs.txs, needs.disputed)] == [[1, 2], [10], [3]]
     ledger.learn(needs, Facts({}, set(), {}))
-    ledger.apply(first, 1)
+    ledger.apply_all([(1, first)])[0]
     ledger.take_changes()
     assert ledger.highest_tx == 11
     again = ledger.needs([batch_of(rows_of("D 1 11 1 · D 3 12 1"), [4, 5])])
@@ -363,8 +363,8 @@ def test_changes_hold_each_account_with_the_entry_that_named_it_last() -> None:
     """And only what was named since the last time."""
     rows = rows_of("D 1 1 5 · D 2 2 5")
     ledger = ledger_with(rows=rows)
-    ledger.apply(batch_of(rows, [1, 2]), 7)
-    ledger.apply(batch_of([("W", 2, None, UNIT)], [3]), 8)
+    ledger.apply_all([(7, batch_of(rows, [1, 2]))])[0]
+    ledger.apply_all([(8, batch_of([("W", 2, None, UNIT)], [3]))])[0]
     changes = ledger.take_changes()
     assert changes.balances.tolist() == [[1, 5 * UNIT, 0, 0, 7], [2, 4 * UNIT, 0, 0, 8]]
     assert ledger.take_changes().balances.tolist() == []

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
+import click
 import pytest
 
+from hftpipe.cli.options import worker_limit_options
 from hftpipe.clock import SystemClock
 from hftpipe.config import WorkerLimits
 from hftpipe.core.entry import EntryId
@@ -245,7 +247,7 @@ def test_a_backlog_of_entries_of_any_size_is_not_waited_for(seed: int) -> None:
 
 
 def test_a_backlog_of_a_files_blocks_is_not_waited_for() -> None:
-    """Of each block the last entry of a shard is a smaller one; a commit holds 256 full entries, as by default."""
+    """Of each block the last entry of a shard is a smaller one; a commit holds 256 full entries."""
     bench = Bench()
     bench.append(*[*[FULL] * 9, 3] * 300)
     limits = limits_of(256 * FULL)
@@ -308,13 +310,13 @@ def test_what_was_gathered_is_committed_before_a_worker_ends() -> None:
     assert bench.balance() == 3 * FULL
 
 
-def test_a_worker_until_idle_ends_after_one_wait_in_vain() -> None:
-    """Then all is applied."""
+def test_a_worker_until_idle_never_gathers() -> None:
+    """Nobody has promised it any more."""
     bench = Bench()
     bench.append(FULL)
     bench.run(until_idle=True)
     assert bench.balance() == FULL
-    assert len(bench.clock.gathered) <= 1
+    assert not bench.clock.gathered
 
 
 def test_the_clock_ends_a_wait_at_once_when_told_to_stop() -> None:
@@ -341,10 +343,20 @@ def test_a_worker_that_is_replaced_while_it_gathers_changes_nothing() -> None:
     assert not violations(bench.store.snapshot())
 
 
-def test_an_owner_that_only_gathers_beats_all_the_same() -> None:
-    """Each commit is a beat; a wait is shorter than the time between two."""
-    limits = WorkerLimits()
-    assert limits.gather_ms < limits.beat_ms < limits.lease_ms
+@pytest.mark.parametrize("lease_ms", [100, 700, 10_000, 60_000])
+def test_an_owner_that_only_gathers_beats_all_the_same(lease_ms: int) -> None:
+    """Each commit is a beat; no wait is longer than the time between two, whatever the lease."""
+    found: list[WorkerLimits] = []
+
+    @click.command()
+    @worker_limit_options
+    def command(limits: WorkerLimits) -> None:
+        found.append(limits)
+
+    command(["--lease-ms", str(lease_ms)], standalone_mode=False)
+    (limits,) = found
+    assert max(limits.gather_ms, limits.commit_interval_ms, limits.read_wait_ms) <= limits.beat_ms
+    assert limits.beat_ms < limits.lease_ms
 
 
 def test_a_disk_that_fails_while_a_queue_comes_in_loses_nothing() -> None:

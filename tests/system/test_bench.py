@@ -102,7 +102,7 @@ def test_a_design_that_fails_does_not_end_the_run(system: System) -> None:
     (folder / "loop.py").write_text('"""Fails.\n\nRows: 1\n"""\nraise SystemExit("no such thing")\n')
     done = bench(system, *WORDS, "--designs", folder, "--format", "json", code=1)
     rows = orjson.loads(done.out)
-    assert [row["name"] for row in rows if row["error"]] == ["loop"]
+    assert [row["name"] for row in rows if row["error"]] == ["loop", "hftpipe run / loop"]
     assert "no such thing" in done.err
     assert {row["setting"] for row in rows if row["name"] == "hftpipe run"} == {
         "always, 2,000 rows",

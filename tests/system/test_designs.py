@@ -78,7 +78,7 @@ def balances(lines: bytes) -> dict[int, int]:
     assert not validated.invalid
     ledger = Ledger()
     ledger.learn(ledger.needs([validated.batch]), Facts({}, set(), {}))
-    ledger.apply(validated.batch, 1)
+    ledger.apply_all([(1, validated.batch)])
     return {int(account): int(available) for account, available, *_ in ledger.take_changes().balances}
 
 
