@@ -42,7 +42,7 @@ class IngestLimits:
 class WorkerLimits:
     """Bounds of a worker process."""
 
-    read_entries_max: int = 1_024
+    read_entries_max: int = 512
     """Entries taken from the log with one read."""
     accounts_max: int = 1_500_000
     """Accounts of one shard kept in memory; with more, all are read again when they are needed."""

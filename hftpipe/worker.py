@@ -232,6 +232,8 @@ class ShardWorker:
             for group in self._groups(entries):
                 self._commit(store, state, group)
                 backoff.reset()
+                if self._world.stopping():
+                    break  # what was read beyond stays pending, for the next owner
             self._beat(store, state)
             self._tidy(state)
             if 0 < len(entries) < wanted and not self._until_idle:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +27,9 @@ DISPUTED_KINDS: Final = "deposit=60,withdrawal=35,dispute=3,resolve=1.5,chargeba
 
 _ASK_S: Final = 30.0
 _STOP_S: Final = 15.0
+_PROCESS_S_MAX: Final = 1_800.0
+"""A process that takes longer hangs, and is killed."""
+_DISK_BYTES_MIN: Final = 1 << 20
 _BYTES_PER_SIZE: Final = 1 if sys.platform == "darwin" else 1_024
 _KEPT_VARIABLES: Final = ("HFTPIPE_SERVER_BINARY",)
 
@@ -271,12 +275,20 @@ class Ground:
             wait_until_stopped(home, wait_ms=ServerLimits().linger_ms + ServerLimits().stop_ms)
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> resource.struct_rusage:
-        _, status, usage = os.wait4(process.pid, 0)
+        deadline = threading.Timer(_PROCESS_S_MAX, process.kill)
+        deadline.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            deadline.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         self._forget(process)
         if process.returncode != 0:
             words = " ".join(map(str, process.args)) if isinstance(process.args, list) else str(process.args)
-            raise HftpipeError(f"{words} ended with {process.returncode}:\n{self.said(process)}")
+            told = self.said(process) or "it said nothing"
+            if shutil.disk_usage(self.folder).free < _DISK_BYTES_MIN:
+                told += f"\n{self.folder} is on a disk that is full: name another one with --folder"
+            raise HftpipeError(f"{words} ended with {process.returncode}:\n{told}")
         return usage
 
     def _forget(self, process: "subprocess.Popen[bytes]") -> None:

@@ -1,24 +1,24 @@
-"""SIGINT and SIGTERM end what is measured, in order; never between a process being started and being known."""
+"""Signals end what is measured, in order; never between a process being started and being known."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hftpipe.errors import Interrupted
-
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
     """Raises Interrupted once, in the main thread, when one of the signals comes; a second one changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[signal.Signals] = ()) -> None:
+        """numbers: of the signals."""
+        self._numbers = numbers
         self._is_held = False
         self._is_due = False
 
     def watch(self) -> None:
         """From now on."""
-        for number in _NUMBERS:
+        for number in self._numbers:
             signal.signal(number, self._interrupt)
 
     @contextmanager
@@ -33,7 +33,7 @@ class Interruption:
             self._raise()
 
     def _interrupt(self, *_: object) -> None:
-        for number in _NUMBERS:
+        for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
         self._is_due = True
         if not self._is_held:

@@ -48,6 +48,9 @@ class Case:
         return run_cost(ground, file, self.shards)
 
 
+SHARE_MIN: Final = 0.4
+"""A ratio is told where applying is at least this share of the whole run."""
+
 TINY: Final = Case("starting and stopping", _TINY_ROWS, accounts=_TINY_ROWS, is_compared=False)
 
 
@@ -130,8 +133,10 @@ def _figures(case: Case, taken: Sequence[Sample], plain: Sequence[Sample]) -> It
     yield _figure("CPU of all processes", case, "µs/tx", [one.cpu for one in taken], note)
     yield _figure("CPU of applying", case, "µs/tx", [one.applying_cpu for one in taken], note)
     if case.is_compared:
-        yield _ratio("time of applying / plain", case, taken, plain, lambda one: one.applying_time)
-        yield _ratio("CPU of applying / plain", case, taken, plain, lambda one: one.applying_cpu)
+        yield _ratio(
+            "time of applying / plain", case, taken, plain, lambda one: (one.applying_time, one.time)
+        )
+        yield _ratio("CPU of applying / plain", case, taken, plain, lambda one: (one.applying_cpu, one.cpu))
 
 
 def _figure(name: str, case: Case, unit: str, samples: Sequence[float], note: str = "") -> Figure:
@@ -143,9 +148,17 @@ def _ratio(
     case: Case,
     taken: Sequence[Sample],
     plain: Sequence[Sample],
-    value: Callable[[Sample], float],
+    values: Callable[[Sample], tuple[float, float]],
 ) -> Figure:
-    """One sample beside the other, of each repetition; none where the files are too small to tell."""
-    pairs = [(value(one), value(other)) for one, other in zip(taken, plain, strict=True)]
-    ratios = [one / other for one, other in pairs if one > 0 and other > 0]
-    return _figure(name, case, "×", ratios, "" if ratios else "the files are too small to tell")
+    """One sample beside the other, of each repetition; none where starting and stopping would be most of it.
+
+    values: of a sample, what applying took, and all of it.
+    """
+    ratios: list[float] = []
+    for one, other in zip(taken, plain, strict=True):
+        (own, own_whole), (beside, beside_whole) = values(one), values(other)
+        if own >= SHARE_MIN * own_whole and beside >= SHARE_MIN * beside_whole:
+            ratios.append(own / beside)
+    dropped = len(taken) - len(ratios)
+    note = f"{dropped} of {len(taken)} left out: the files are too small to tell" if dropped else ""
+    return _figure(name, case, "×", ratios, note)

@@ -71,8 +71,9 @@ def bench(
     from hftpipe.bench.parts import measured
     from hftpipe.bench.report import Results, now
     from hftpipe.cli.output import say
+    from hftpipe.cli.signals import ending_signals
 
-    interruption = Interruption()
+    interruption = Interruption(ending_signals())
     interruption.watch()
     _check_target(json_)
     settings = Settings(

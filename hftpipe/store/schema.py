@@ -27,13 +27,17 @@ WITH cells AS (
          json_each(entries.payload) AS columns,
          json_each(CASE columns.type WHEN 'array' THEN columns.value ELSE '[]' END) AS cell
     WHERE entries.payload <> ''
+    UNION ALL
+    SELECT entries.number, 'refused', place.value, reason.key
+    FROM entries, json_each(entries.outcomes, '$.refused') AS reason, json_each(reason.value) AS place
 ),
 lines AS (
     SELECT number, place,
            MAX(value) FILTER (WHERE name = 'account') AS account,
            MAX(value) FILTER (WHERE name = 'tx') AS tx,
            MAX(value) FILTER (WHERE name = 'amount') AS amount,
-           MAX(value) FILTER (WHERE name = 'row') AS increment
+           MAX(value) FILTER (WHERE name = 'row') AS increment,
+           MAX(value) FILTER (WHERE name = 'refused') AS reason
     FROM cells GROUP BY number, place
 ),
 heads AS (
@@ -41,10 +45,6 @@ heads AS (
            ifnull(json_extract(outcomes, '$.skipped'), 0) AS skipped,
            json_extract(outcomes, '$.gap') AS gap
     FROM entries WHERE payload <> ''
-),
-refused AS (
-    SELECT entries.number, place.value AS place, reason.key AS reason
-    FROM entries, json_each(entries.outcomes, '$.refused') AS reason, json_each(reason.value) AS place
 )
 SELECT lines.number, heads.entry, heads.source,
        heads.previous + SUM(lines.increment) OVER (PARTITION BY lines.number ORDER BY lines.place) AS row,
@@ -53,10 +53,9 @@ SELECT lines.number, heads.entry, heads.source,
            WHEN 'R' THEN 'resolve' WHEN 'C' THEN 'chargeback' END AS kind,
        lines.account, lines.tx, lines.amount,
        CASE WHEN heads.gap THEN 'gap' WHEN lines.place < heads.skipped THEN 'skipped'
-            ELSE ifnull(refused.reason, 'applied') END AS outcome
+            ELSE ifnull(lines.reason, 'applied') END AS outcome
 FROM lines
 JOIN heads ON heads.number = lines.number
-LEFT JOIN refused ON refused.number = lines.number AND refused.place = lines.place
 """
 
 _REFUSALS = "SELECT * FROM transaction_log WHERE outcome NOT IN ('applied', 'skipped', 'gap')"

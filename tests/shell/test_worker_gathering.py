@@ -367,3 +367,23 @@ def test_a_disk_that_fails_while_a_queue_comes_in_loses_nothing() -> None:
     bench.run()
     assert bench.balance() == 6 * FULL
     assert not bench.pending
+
+
+def test_a_worker_told_to_stop_ends_behind_the_commit_in_hand() -> None:
+    """Though one read has brought more than that; the rest stays pending, for the next owner."""
+    bench = Bench()
+    bench.append(*[FULL] * 40)
+    told = threading.Event()
+
+    def reach(step: str) -> None:
+        if step == "worker.committed":
+            told.set()
+
+    bench.stopping = told.is_set
+    bench.worker(limits=limits_of(4 * FULL), until_idle=False, reach=reach).run()
+    assert bench.store.sizes == [4 * FULL]
+    assert bench.ownership().owner == ""
+    bench.stopping = lambda: False
+    bench.worker("second", limits=LIMITS).run()
+    assert bench.balance() == 40 * FULL
+    assert not violations(bench.store.snapshot())
