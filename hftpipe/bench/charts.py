@@ -179,7 +179,7 @@ class _Scale:
             first, last = math.log10(self.low), math.log10(self.high)
             return [10.0**power for power in range(round(first), math.floor(last) + 1)]
         step = 10 ** math.floor(math.log10(self.high))
-        step = next(part for part in (step / 5, step / 2, step) if self.high / part <= 8)
+        step = next(part for part in (step / 5, step / 2, step, 2 * step) if self.high / part <= 8)
         return [step * count for count in range(int(self.high / step) + 1)]
 
 

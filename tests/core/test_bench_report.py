@@ -242,6 +242,13 @@ def test_a_chart_is_told_in_words_and_follows_the_reader_into_the_dark() -> None
         assert "prefers-color-scheme: dark" in (root.findtext(f"{SVG}style") or "")
 
 
+@pytest.mark.parametrize("highest", [1.0, 1.9, 5.0, 7.99, 8.0, 8.7, 9.99, 10.0, 87.0])
+def test_a_chart_has_a_grid_whatever_its_highest_value(highest: float) -> None:
+    """From zero, with few enough lines."""
+    cost = Figure("scale", "CPU of all processes", "plain, 2,000,000 rows", "µs/tx", (highest,))
+    assert "0" in texts(drawn([cost])["scale.svg"])
+
+
 def test_nothing_is_drawn_outside_the_chart() -> None:
     """Bars and spreads stay within, whatever the values: none, tiny, huge."""
     values = [(0.0,), (1e-9, 1e9), (5.0, 7.0)]
