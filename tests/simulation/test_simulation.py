@@ -83,7 +83,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="a producer takes a lost entry for one that was applied and trimmed")
-@pytest.mark.parametrize("seed", [84, 361])
+@pytest.mark.parametrize("seed", [24, 45])
 def test_a_producer_notices_a_loss_behind_which_the_log_was_trimmed(seed: int) -> None:
     """Known not to hold: the log lost its tail, others appended, and the worker trimmed past the lost entry."""
     assert not run(settings_of(seed, loses_tail=True, is_strict=True)).broken
