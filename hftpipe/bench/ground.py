@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -27,8 +26,6 @@ DISPUTED_KINDS: Final = "deposit=60,withdrawal=35,dispute=3,resolve=1.5,chargeba
 
 _ASK_S: Final = 30.0
 _STOP_S: Final = 15.0
-_PROCESS_S_MAX: Final = 1_800.0
-"""A process that takes longer hangs, and is killed."""
 _DISK_BYTES_MIN: Final = 1 << 20
 _BYTES_PER_SIZE: Final = 1 if sys.platform == "darwin" else 1_024
 _KEPT_VARIABLES: Final = ("HFTPIPE_SERVER_BINARY",)
@@ -275,12 +272,7 @@ class Ground:
             wait_until_stopped(home, wait_ms=ServerLimits().linger_ms + ServerLimits().stop_ms)
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> resource.struct_rusage:
-        deadline = threading.Timer(_PROCESS_S_MAX, process.kill)
-        deadline.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        finally:
-            deadline.cancel()
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self._forget(process)
         if process.returncode != 0:
