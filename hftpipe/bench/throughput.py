@@ -135,10 +135,19 @@ class _Comparison:
         design = max(sound, key=lambda one: self._serverless[one])
         file = self._ground.file(self._rows, accounts=ACCOUNTS)
         self._ground.say(f"checking the balances of {file.name} with {design.name}")
-        with self._ground.server("always") as server:
-            digest = measured(self._ground, design, file, server).digest
-        if digest != self._digests[file]:
-            problem = f"wrong balances: digest {self._digests[file]}, {design.name} comes to {digest}"
+        try:
+            with self._ground.server("always") as server:
+                digest = measured(self._ground, design, file, server).digest
+        except Interrupted:
+            raise
+        except HftpipeError as error:
+            problem = f"not checked: {design.name} failed ({error})"
+        else:
+            ours = self._digests[file]
+            problem = (
+                "" if digest == ours else f"wrong balances: digest {ours}, {design.name} comes to {digest}"
+            )
+        if problem:
             self.tallies.fail(OURS, self._setting("always", self._rows), "tx/s", problem)
 
     def _measure_design(self, design: Design, policy: str, rate: float) -> None:

@@ -1,5 +1,6 @@
 """Options that several commands share. Each is also an HFTPIPE_… variable and a key of hftpipe.toml."""
 
+import os
 import re
 from collections.abc import Callable
 from functools import wraps
@@ -93,13 +94,18 @@ def shards_option(function: Command) -> Command:
     )(function)
 
 
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def workers_option(function: Command) -> Command:
     """--workers."""
     return option(
         "--workers",
         type=click.IntRange(1, 1024),
-        default=2,
-        show_default=True,
+        default=min(_cores(), 1024),
+        show_default="one a core",
         help="Worker processes; the shards are dealt out to them.",
     )(function)
 

@@ -1,4 +1,4 @@
-"""The fast path of the ledger: deposits and withdrawals of a whole commit, applied as columns.
+"""The fast path of the ledger: the rows of a whole commit, applied as columns.
 
 Whether a row is the first use of its id is found for the commit as a whole. Whether a dispute or resolve takes effect
 does not depend on a balance, so these few are decided next, one by one; from there on they are changes like any other.
@@ -144,9 +144,9 @@ class ColumnarLedger(Ledger):
         if not self._watched:
             return {}
         found = np.flatnonzero(is_new & _among(rows.txs, self._watched))
-        columns = (rows.txs, found, rows.letters, rows.accounts, rows.amounts)
-        picked = [column.tolist() if column is found else column[found].tolist() for column in columns]
-        return {tx: _Made(*others) for tx, *others in zip(*picked, strict=True)}
+        columns = (rows.txs[found], found, rows.letters[found], rows.accounts[found], rows.amounts[found])
+        picked = zip(*(column.tolist() for column in columns), strict=True)
+        return {tx: _Made(*others) for tx, *others in picked}
 
     def _apply_disputes(
         self, rows: "_Rows", made: "Mapping[int, _Made]", is_ordinary: Flags, codes: Codes
