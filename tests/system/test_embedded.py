@@ -72,6 +72,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def ask(home: Path, *words: str) -> str:
+    """The answer of a server that may still be loading its file."""
+    wait_for(lambda: knock(embedded.socket_path(home)).health is not Health.LOADING, "a loaded file")
     with closing(Control(embedded.socket_path(home), 5)) as control:
         return control.ask(*words)
 
