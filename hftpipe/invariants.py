@@ -126,8 +126,8 @@ def _broken_replay(snapshot: Snapshot) -> Iterator[str]:
         if (again := commit.records[0]) != record:
             yield f"I8: record {record.number} says {record.outcomes}, replayed {again.outcomes}; or its hash differs"
             return
-    replayed = store.snapshot().tables if store is not None else Tables([], {}, {}, {}, {}, {}, {}, {})
-    for name in ("balances", "id_ranges", "late_ids", "taken_ids", "disputes", "sources", "dead"):
+    replayed = store.snapshot().tables if store is not None else Tables([], {}, {}, {}, {}, {}, {}, {}, {})
+    for name in ("balances", "id_ranges", "late_ids", "taken_ids", "mentions", "disputes", "sources", "dead"):
         there, expected = getattr(tables, name), getattr(replayed, name)
         for key in sorted(there.keys() | expected.keys(), key=str):
             if there.get(key) != expected.get(key):

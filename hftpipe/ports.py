@@ -10,7 +10,8 @@ from typing import Protocol
 
 from hftpipe.core.commit import Checkpoint, Commit
 from hftpipe.core.entry import EntryId, Foreign, RawEntry
-from hftpipe.core.ledger import Facts, Needs
+from hftpipe.core.ledger import Account, Facts, Needs
+from hftpipe.core.transaction import Column, Kind
 from hftpipe.errors import PassingFault
 
 
@@ -184,3 +185,134 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Lets go of the store."""
+
+
+# --- books ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One transaction as a shard's journal has it.
+
+    row: its position in the source. time_ms: Unix time of its append. tx: None when its source has none.
+    amount: ten-thousandths, 0 for dispute, resolve and chargeback. outcome: `applied`, or a refusal's name.
+    """
+
+    shard: int
+    entry: EntryId
+    source: str
+    row: int
+    time_ms: int
+    kind: Kind
+    account: int
+    tx: int | None
+    amount: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account, and the last entry of its shard that was applied then."""
+
+    account: Account
+    shard: int
+    entry: EntryId
+
+
+class Books(Protocol):
+    """What all shards have applied, read beside their owners; for one thread.
+
+    Methods raise StoreUnavailable and StoreDamaged. A shard that has no store yet has applied nothing.
+    """
+
+    def applied(self, shard: int) -> EntryId | None:
+        """The last entry applied; None when none is."""
+
+    def standing(self, account: int) -> Standing | None:
+        """An account; None when no applied transaction has named it."""
+
+    def taken(self, shard: int, txs: Column) -> dict[int, Movement]:
+        """For those of some ids, ascending, that are taken: the transaction that took each."""
+
+    def history(self, tx: int) -> list[Movement]:
+        """Every transaction that named an id, in the order applied: first the one that took it, if there is one.
+
+        Where shards share an id, shard by shard.
+        """
+
+    def rows(self, shard: int, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:
+        """What became of rows of a source that stand, or stood first, in an applied entry; None for one not found."""
+
+    def close(self) -> None:
+        """Lets go of the stores."""
+
+
+# --- inbox ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEntry:
+    """An entry as its client wrote it. `fields`: names and values in turn, repeated names too.
+
+    Ids of an inbox are Unix milliseconds and a number within them; they rise, and are not dense.
+    """
+
+    id: EntryId
+    fields: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An entry that is not let through; `field` and `reason` as validation reports them.
+
+    content: the entry for people, bounded and printable. keeps_id: whether its id may be that of its report.
+    """
+
+    id: EntryId
+    field: str
+    reason: str
+    content: str
+    keeps_id: bool = True
+
+
+class Inbox(Protocol):
+    """Entries of any client, as one of many validators reads them. Methods raise LogUnavailable, and LogForeign when
+    a key of the inbox holds something else.
+
+    An entry stays until it is done, and the lowest come first, whoever has read them before. So two validators at
+    once repeat each other's work; neither ever sees an entry while a lower one is neither done nor in its hand.
+    """
+
+    def own(self) -> bool:
+        """Takes the lease or renews it; False while another validator has it. It says who works, not what is safe.
+
+        To renew it works also when the log is full.
+        """
+
+    def release(self) -> None:
+        """Gives the lease up, if it is this validator's."""
+
+    def attach(self, floor: EntryId) -> int:
+        """Begins anew: what was read and is not done comes again.
+
+        Entries that are added from now on get ids above `floor`, also where the inbox was removed and its server's
+        clock was set back. Returns how many entries were read before and removed by somebody before they were done.
+        """
+
+    def read(self, count: int, wait_ms: int, done: Sequence[InboxEntry]) -> list[InboxEntry]:
+        """Removes what was read last, if it is `done`; then the lowest entries, ascending, at most so many.
+
+        Waits up to `wait_ms` for the first one; 0 does not wait.
+        """
+
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        """Keeps reports of entries that are not done yet, ascending; the newest so many stay, all are counted.
+
+        To report an entry again changes nothing. Where a former attempt failed half-way it may be there twice.
+        """
+
+    def is_empty(self) -> bool:
+        """Whether every entry is done."""
+
+    def announce(self, role: str) -> None:
+        """Lets `status` see this validator: `owner` or `standby`."""

@@ -15,8 +15,9 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hftpipe.core.account_table import UNKNOWN, AccountTable, Slots
+from hftpipe.core.account_table import AccountTable
 from hftpipe.core.ledger import Account, Changes, Deposit, Ledger, Needs, Outcome, Refusal, Undisputable
+from hftpipe.core.slot_table import UNKNOWN, Slots
 from hftpipe.core.transaction import Batch, Column
 
 Flags: TypeAlias = NDArray[np.bool_]

@@ -45,6 +45,7 @@ class Commit:
     """All that some entries changed.
 
     taken: transaction ids taken, record by record.
+    mentions: ids named without being taken; see `mentions.index_mentions`.
     balances: every account that was named, ascending; see `ledger.Changes`.
     positions: last position applied, of each source that moved.
     """
@@ -53,6 +54,7 @@ class Commit:
     after: Checkpoint
     records: Sequence[Record]
     taken: Sequence[Taken]
+    mentions: Column
     balances: Column
     disputes: Mapping[int, Deposit]
     positions: Mapping[str, int]

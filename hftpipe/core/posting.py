@@ -15,8 +15,9 @@ from hftpipe.core.commit import Checkpoint, Commit, Totals
 from hftpipe.core.entry import Entry, Foreign
 from hftpipe.core.journal import Record, record_dead, record_entry, record_gap
 from hftpipe.core.ledger import Ledger, Outcome
+from hftpipe.core.mentions import index_mentions, named_only
 from hftpipe.core.taken import Taken, taken_by
-from hftpipe.core.transaction import Batch
+from hftpipe.core.transaction import Batch, Column
 
 _NONE: Final = np.zeros(0, dtype=np.int64)
 
@@ -94,6 +95,7 @@ def post(
         after,
         tally.records,
         tally.taken,
+        index_mentions(tally.named),
         changes.balances,
         changes.disputes,
         {source: positions[source] for source in sorted(sources)},
@@ -109,6 +111,7 @@ class _Tally:
     totals: Totals
     records: list[Record] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
+    named: list[tuple[int, Column]] = field(default_factory=list)
 
     def dead(self, number: int, foreign: Foreign) -> None:
         self._add(record_dead(number, foreign, self.chain), dead=1)
@@ -127,6 +130,8 @@ class _Tally:
         taken = taken_by(number, batch, outcome.taken, refused)
         if taken is not None:
             self.taken.append(taken)
+        if len(outcome.taken) < len(batch):
+            self.named.append((number, named_only(batch, outcome.taken)))
 
     def _add(self, record: Record, **counts: int) -> None:
         self.records.append(record)

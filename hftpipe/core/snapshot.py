@@ -15,6 +15,7 @@ class Tables:
     balances: account → available, held, locked, journal number that last named it.
     id_ranges: highest → lowest id, and the journal number that took them. late_ids: id → journal number.
     taken_ids: journal number → count and columns of the ids that it took, as `Taken.packed` gives them.
+    mentions: id → journal numbers that named it without taking it, ascending.
     disputes: id → account, amount, state.
     sources: source → last position applied. dead: entry id → reason.
     """
@@ -24,6 +25,7 @@ class Tables:
     id_ranges: Mapping[int, tuple[int, int]]
     late_ids: Mapping[int, int]
     taken_ids: Mapping[int, Packed]
+    mentions: Mapping[int, tuple[int, ...]]
     disputes: Mapping[int, tuple[int, int, str]]
     sources: Mapping[str, int]
     dead: Mapping[str, str]

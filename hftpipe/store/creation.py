@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hftpipe.core.entry import origin
 from hftpipe.core.journal import GENESIS
-from hftpipe.errors import StoreUnavailable
+from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Topology
 from hftpipe.store.sqlite import SCHEMA_VERSION, translated
 
@@ -18,9 +18,13 @@ _ADD_SHARD = (
 
 
 def create(path: Path, topology: Topology, shard: int) -> None:
-    """Makes a shard's database unless there is one; whole and durable, or not at all, for any number at once."""
+    """Makes a shard's database unless there is one; whole and durable, or not at all, for any number at once.
+
+    Raises StoreUnavailable when it cannot be made now, StoreDamaged when a former one was taken away in part.
+    """
     if path.exists():
         return
+    _check_nothing_is_left(path)
     draft = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.new")
     try:
         with translated(path):
@@ -58,6 +62,24 @@ def _fill(path: Path, topology: Topology, shard: int) -> None:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION:d}")
     finally:
         connection.close()
+
+
+def _check_nothing_is_left(path: Path) -> None:
+    """SQLite would take the write-ahead log of another database for the new one's."""
+    log = path.with_name(f"{path.name}-wal")
+    # The file is looked for once more, last: another process may have made it, and a log of its own, by now.
+    if _size(log) and not path.exists():
+        raise StoreDamaged(
+            f"{log} is there without {path.name}: it holds the last commits of a database that was taken away. "
+            "Put that back, or move this file to where it is"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # what is not there is not in the way; what else is wrong stops the making, too
+        return 0
 
 
 def _sync(folder: Path) -> None:

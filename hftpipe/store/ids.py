@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Iterator, Set
 from typing import Final
 
 import numpy as np
@@ -46,25 +47,39 @@ class IdReader:
 
     def deposits(self, txs: Column) -> dict[int, Deposit | Undisputable]:
         """What those of some ids, ascending, that are taken stand for."""
-        by_record: defaultdict[int, list[int]] = defaultdict(list)
-        late = self._late(txs)
-        for tx, number in late:
-            by_record[number].append(tx)
-        for number, wanted in self._in_ranges(txs).items():
-            by_record[number] += wanted.tolist()
         found: dict[int, Deposit | Undisputable] = {}
-        for number in sorted(by_record):
+        late = self._late(txs)
+        for number, wanted in self._by_record(txs, late):
             taken = self._taken_by(number)
-            wanted = np.array(sorted(by_record[number]), dtype=np.int64)
             places = np.flatnonzero(
                 wanted[wanted.searchsorted(taken.txs).clip(max=len(wanted) - 1)] == taken.txs
             )
             columns = (column[places].tolist() for column in (taken.txs, taken.accounts, taken.amounts))
             for tx, account, amount in zip(*columns, strict=True):
                 found[tx] = Undisputable.TAKEN if amount == NOT_DISPUTABLE else Deposit(account, amount)
-        if lost := sorted({tx for tx, _ in late} - found.keys()):
-            raise sqlite3.DatabaseError(f"id {lost[0]} is not among those of the record that took it")
+        _check_found(late, found.keys())
         return found
+
+    def takers(self, txs: Column) -> dict[int, Column]:
+        """Those of some ids, ascending, that are taken, by the number of the journal record that took them."""
+        found: dict[int, Column] = {}
+        late = self._late(txs)
+        for number, wanted in self._by_record(txs, late):
+            taken = wanted[np.isin(wanted, self._taken_by(number).txs)]
+            if len(taken):
+                found[number] = taken
+        _check_found(late, {tx for taken in found.values() for tx in taken.tolist()})
+        return found
+
+    def _by_record(self, txs: Column, late: list[tuple[int, int]]) -> Iterator[tuple[int, Column]]:
+        """Each record, ascending, that took or may have taken some of the ids, and these, ascending."""
+        by_record: defaultdict[int, list[int]] = defaultdict(list)
+        for tx, number in late:
+            by_record[number].append(tx)
+        for number, wanted in self._in_ranges(txs).items():
+            by_record[number] += wanted.tolist()
+        for number in sorted(by_record):
+            yield number, np.array(sorted(by_record[number]), dtype=np.int64)
 
     def _late(self, txs: Column) -> list[tuple[int, int]]:
         return self._connection.execute(_LATE, (json_of(txs),)).fetchall() if len(txs) else []
@@ -92,3 +107,8 @@ class IdReader:
             return unpacked(*row)
         except (TypeError, ValueError) as error:
             raise sqlite3.DatabaseError(f"what record {number} has taken cannot be read: {error}") from error
+
+
+def _check_found(late: list[tuple[int, int]], found: Set[int]) -> None:
+    if lost := sorted({tx for tx, _ in late} - found):
+        raise sqlite3.DatabaseError(f"id {lost[0]} is not among those of the record that took it")

@@ -31,6 +31,7 @@ class MemoryStore:
         self.id_ranges: dict[int, tuple[int, int]] = {}
         self.late_ids: dict[int, int] = {}
         self.taken_ids: dict[int, Packed] = {}
+        self.mentions: defaultdict[int, list[int]] = defaultdict(list)
         self.disputes: dict[int, Deposit] = {}
         self.sources: dict[str, int] = {}
         self.dead: list[Foreign] = []
@@ -91,6 +92,8 @@ class MemoryStore:
         index = index_ids(commit.taken, commit.before.highest_tx)
         self.id_ranges.update({highest: (lowest, number) for highest, lowest, number in index.ranges})
         self.late_ids.update(index.late.tolist())
+        for tx, number in commit.mentions.tolist():
+            self.mentions[tx].append(number)
         for account, available, held, locked, named_by in commit.balances.tolist():
             self.balances[account] = (available, held, bool(locked), named_by)
         for tx, deposit in commit.disputes.items():
@@ -120,6 +123,7 @@ class MemoryStore:
                 dict(self.id_ranges),
                 dict(self.late_ids),
                 dict(self.taken_ids),
+                {tx: tuple(numbers) for tx, numbers in self.mentions.items()},
                 {
                     tx: (deposit.account, deposit.amount, deposit.state.value)
                     for tx, deposit in self.disputes.items()

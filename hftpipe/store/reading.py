@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,6 +120,7 @@ def snapshot(path: Path) -> Snapshot:
                 number: (count, *columns)
                 for number, count, *columns in connection.execute("SELECT * FROM taken_ids")
             },
+            _mentions(connection),
             {
                 tx: (account, amount, state)
                 for tx, account, amount, state in connection.execute("SELECT * FROM disputes")
@@ -126,6 +129,11 @@ def snapshot(path: Path) -> Snapshot:
             dict(connection.execute("SELECT entry, reason FROM dead")),
         )
     return Snapshot(pipeline, shard, shards, epoch, checkpoint, tables)
+
+
+def _mentions(connection: sqlite3.Connection) -> dict[int, tuple[int, ...]]:
+    rows = connection.execute("SELECT tx, entry FROM mentions ORDER BY tx, entry")
+    return {tx: tuple(entry for _, entry in group) for tx, group in groupby(rows, itemgetter(0))}
 
 
 def _balances(path: Path, accounts: Sequence[int]) -> Iterator[Balance]:

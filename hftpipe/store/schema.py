@@ -8,6 +8,7 @@
 | id_ranges    | for each entry, the lowest and highest id that it took above all earlier ones                  |
 | taken_ids    | for each entry, the ids that it took, with account and disputable amount, as packed columns    |
 | late_ids     | an id that was taken below an earlier one → number of the entry that took it                   |
+| mentions     | id and number of each entry that named it without taking it: disputes, refused repeats         |
 | disputes     | every deposit that was ever disputed                                                           |
 | sources      | source → last position applied                                                                 |
 | dead         | entries that no producer of ours can have made                                                 |
@@ -61,6 +62,11 @@ JOIN heads ON heads.number = lines.number
 _REFUSALS = "SELECT * FROM transaction_log WHERE outcome NOT IN ('applied', 'skipped', 'gap')"
 
 
+_MENTIONS = """
+CREATE TABLE mentions (tx INTEGER NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tx, entry)) STRICT, WITHOUT ROWID
+"""
+"""sqlite-utils makes no table without a row id; with one, every row would be there twice."""
+
 _SHARD = {
     "id": int,
     "pipeline": str,
@@ -105,8 +111,8 @@ _DEAD = {"number": int, "entry": str, "reason": str, "fields": str}
 
 
 @migrations()
-def version_2(database: Database) -> None:
-    """Everything a shard holds; the first column of each table is its key, and no cell is ever empty."""
+def version_3(database: Database) -> None:
+    """Everything a shard holds; the first column of a table is its key, of `mentions` both; no cell is ever empty."""
     for name, columns in (
         ("shard", _SHARD),
         ("balances", _BALANCES),
@@ -120,5 +126,6 @@ def version_2(database: Database) -> None:
     ):
         key, *others = columns
         database.table(name).create(columns, pk=key, not_null=set(others), strict=True)
+    database.execute(_MENTIONS)
     database.create_view("transaction_log", _TRANSACTION_LOG)
     database.create_view("refusals", _REFUSALS)

@@ -18,7 +18,7 @@ from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
 from hftpipe.store.ids import IdReader, json_of
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
 
 BUSY_TIMEOUT_MS: Final = 2_000
@@ -102,6 +102,8 @@ class _Rows:
 
     def write(self, connection: sqlite3.Connection, rows: Column) -> None:
         """Writes all rows, in their order."""
+        if not len(rows):
+            return
         whole = len(rows) - len(rows) % _ROWS_AT_ONCE
         blocks = rows[:whole].reshape(-1, _ROWS_AT_ONCE * rows.shape[1])
         connection.executemany(self._many, (block.tolist() for block in blocks))
@@ -109,6 +111,7 @@ class _Rows:
 
 
 _LATE_IDS = _Rows("INSERT INTO late_ids VALUES (?, ?)")
+_MENTIONS = _Rows("INSERT INTO mentions VALUES (?, ?)")
 _BALANCES = _Rows(
     "INSERT INTO balances VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
     "available = excluded.available, held = excluded.held, locked = excluded.locked, "
@@ -132,7 +135,7 @@ def translated(path: Path) -> Iterator[None]:
             raise StoreUnavailable(f"{path} cannot be used now: {error}") from error
         raise StoreDamaged(
             f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or, if "
-            "nothing was trimmed from the log yet, move it away: the shard is then rebuilt from the log"
+            "nothing was trimmed from the log yet, move it away, with its -wal: the shard is then rebuilt from the log"
         ) from error
 
 
@@ -150,6 +153,16 @@ def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
     return Checkpoint(
         EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
     )
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises StoreDamaged when the file at `path`, to which this connection leads, has another schema than ours."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise StoreDamaged(
+            f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}. "
+            "Use the version of hftpipe that made it"
+        )
 
 
 class SqliteStore:
@@ -173,20 +186,11 @@ class SqliteStore:
             try:
                 for setting in _SETTINGS:
                     self._connection.execute(setting)
-                self._check_version()
+                check_version(self._connection, path)
                 self._ids = IdReader(self._connection)
             except BaseException:
                 self._connection.close()
                 raise
-
-    def _check_version(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
-            raise StoreDamaged(
-                f"{self._path} has schema version {version}; this program reads "
-                f"{SCHEMA_VERSION}. "
-                "Use the version of hftpipe that made it"
-            )
 
     def identity(self) -> tuple[str, int, int]:
         """Pipeline id, shard and number of shards that the file was made for."""
@@ -287,6 +291,7 @@ class SqliteStore:
         self._check_above(index)
         executemany(_ADD_RANGE, index.ranges)
         _LATE_IDS.write(self._connection, index.late)
+        _MENTIONS.write(self._connection, commit.mentions)
         _BALANCES.write(self._connection, commit.balances)
         executemany(
             _PUT_DISPUTE,

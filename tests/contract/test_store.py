@@ -493,6 +493,21 @@ def test_creating_again_leaves_the_file_alone(path: Path) -> None:
         assert store.checkpoint().number == 1
 
 
+def test_no_new_file_is_made_beside_the_log_of_one_that_was_taken_away(path: Path) -> None:
+    """What was committed last to the former one would be taken for the new one's."""
+    with closing(SqliteStore(path)) as store:
+        Shard(store).commit([entry_of(0, [("D", 1, 1, 5)])])
+        kept, log = path.read_bytes(), path.with_name(f"{path.name}-wal").read_bytes()
+    path.unlink()
+    path.with_name(f"{path.name}-wal").write_bytes(log)
+    with pytest.raises(StoreDamaged, match=r"-wal is there without shard-0003\.db"):
+        create(path, TOPOLOGY, 3)
+    assert not path.exists()
+    path.write_bytes(kept)
+    with closing(SqliteStore(path)) as store:
+        assert store.checkpoint().number == 1
+
+
 def test_any_number_at_once_create_one_file(tmp_path: Path) -> None:
     """Each with a pipeline of its own in mind; all find the same, and no draft is left."""
     path = shard_path(tmp_path, 0)
@@ -554,6 +569,7 @@ def test_every_table_is_strict(path: Path) -> None:
         "id_ranges",
         "late_ids",
         "taken_ids",
+        "mentions",
         "disputes",
         "sources",
         "dead",
@@ -647,6 +663,9 @@ def test_the_tables_hold_what_a_store_in_memory_holds(tmp_path: Path) -> None:
     assert dict(query(path, "SELECT tx, entry FROM late_ids")) == memory.late_ids
     taken = {number: tuple(packed) for number, *packed in query(path, "SELECT * FROM taken_ids")}
     assert taken == memory.taken_ids
+    assert query(path, "SELECT tx, entry FROM mentions ORDER BY tx, entry") == [
+        (tx, number) for tx, numbers in sorted(memory.mentions.items()) for number in numbers
+    ]
     assert query(path, "SELECT highest, lowest, entry FROM id_ranges ORDER BY highest") == [
         (highest, lowest, number) for highest, (lowest, number) in sorted(memory.id_ranges.items())
     ]
@@ -733,8 +752,8 @@ def test_a_database_of_something_else_is_not_taken_for_a_store(tmp_path: Path) -
 def test_a_schema_of_another_version_is_refused_by_name(path: Path) -> None:
     """Never read as if it were this one."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(StoreDamaged, match="schema version 1"):
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(StoreDamaged, match="schema version 2"):
         SqliteStore(path)
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftpipe.core.account_table import UNKNOWN, AccountTable
+from hftpipe.core.account_table import AccountTable
 from hftpipe.core.ledger import Account
+from hftpipe.core.slot_table import UNKNOWN
 from hftpipe.core.transaction import INT64_MAX, Column
 
 GOLDEN = 0x9E3779B97F4A7C15
