@@ -2,7 +2,8 @@
 
 `HFTPIPE_FAULT=<point>:<n>:<action>[,…]` acts when the point is reached for the n-th time. Points:
 `ingest.pre_append`, `ingest.post_append`, `worker.read`, `worker.applied`, `store.in_transaction`,
-`worker.committed`, `worker.acknowledged`. Actions: `kill`, `stop` (SIGSTOP), `eio` (a passing fault), `delay` (1 s).
+`worker.committed`, `worker.acknowledged`, `inbox.read`, `inbox.appended`, `inbox.noted`, `inbox.rejected`. Actions:
+`kill`, `stop` (SIGSTOP), `eio` (a passing fault), `delay` (1 s).
 """
 
 import os
@@ -25,6 +26,10 @@ POINTS: Final = frozenset(
         "store.in_transaction",
         "worker.committed",
         "worker.acknowledged",
+        "inbox.read",
+        "inbox.appended",
+        "inbox.noted",
+        "inbox.rejected",
     }
 )
 

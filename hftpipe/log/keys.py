@@ -1,6 +1,9 @@
 """Every Redis key of a pipeline.
 
     hft:topology     hash    pipeline id, shards, generation, format: written once, checked by every process
+    hft:inbox        stream  plain entries of any client, not validated yet; the group `validators` is on it
+    hft:inbox:owner  string  the validator that reads the inbox, for as long as its lease runs
+    hft:invalid      stream  reports of entries of the inbox that were not let through, the newest of them
     {hft:3}:log      stream  the entries of shard 3; the group `workers` is on it
     {hft:3}:dead     stream  entries of shard 3 that no producer of ours can have made, under their own ids
     {hft:3}:sources  hash    source id → the producer's advice to its successor
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 GROUP: Final = "workers"
+INBOX_GROUP: Final = "validators"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,18 @@ class Keys:
     @property
     def topology(self) -> str:
         return f"{self.prefix}:topology"
+
+    @property
+    def inbox(self) -> str:
+        return f"{self.prefix}:inbox"
+
+    @property
+    def inbox_owner(self) -> str:
+        return f"{self.prefix}:inbox:owner"
+
+    @property
+    def invalid(self) -> str:
+        return f"{self.prefix}:invalid"
 
     def log(self, shard: int) -> str:
         return f"{{{self.prefix}:{shard}}}:log"
@@ -36,4 +52,4 @@ class Keys:
     def all(self, shards: int) -> list[str]:
         """Every key that a pipeline of so many shards can have."""
         per_shard = [key(shard) for shard in range(shards) for key in (self.log, self.dead, self.sources)]
-        return [self.topology, *per_shard]
+        return [self.topology, self.inbox, self.inbox_owner, self.invalid, *per_shard]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hftpipe.core.entry import EntryId, Foreign, RawEntry, origin
 from hftpipe.errors import LogUnavailable
-from hftpipe.ports import Appended, Extent, Outgoing, Topology
+from hftpipe.ports import Appended, Extent, InboxEntry, Outgoing, Rejection, Topology
 
 
 @dataclass(slots=True)
@@ -157,3 +157,91 @@ class MemoryLogReader:
         if self._stream.group is None:
             raise LogUnavailable(f"the consumer group of shard {self._shard} is gone; attaching anew")
         return self._stream.group
+
+
+class MemoryInbox:
+    """An inbox that clients `add` to. `reader` gives a validator's side, any number of times.
+
+    now_ms: the time by which leases run out. entries, reports: what is not done, and what was reported as invalid.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.now_ms = now_ms
+        self.last = EntryId(0, 0)
+        self.entries: dict[EntryId, InboxEntry] = {}
+        self.reports: dict[EntryId, Rejection] = {}
+        self.reports_ever = 0
+        self.lease: tuple[str, int] = ("", 0)
+
+    def add(self, *fields: bytes, entry_id: EntryId | None = None) -> EntryId:
+        """One entry, of names and values in turn, under the next id or a given one above the newest."""
+        given = entry_id if entry_id is not None else self.last.moved(1)
+        if given <= self.last:
+            raise ValueError(f"{given} is not above {self.last}")
+        self.last = given
+        self.entries[given] = InboxEntry(given, fields)
+        return given
+
+    def reader(
+        self,
+        owner: str,
+        *,
+        lease_ms: int,
+        reports_max: int,
+        wait_ms: Callable[[int], None] = lambda _: None,
+    ) -> "MemoryInboxReader":
+        """A validator's side; `wait_ms` is called where a read would wait for an entry."""
+        return MemoryInboxReader(self, owner, lease_ms, reports_max, wait_ms)
+
+
+class MemoryInboxReader:
+    """A validator's side; see `ports.Inbox`."""
+
+    def __init__(
+        self, inbox: MemoryInbox, owner: str, lease_ms: int, reports_max: int, wait_ms: Callable[[int], None]
+    ) -> None:
+        self._inbox = inbox
+        self._owner = owner
+        self._lease_ms = lease_ms
+        self._reports_max = reports_max
+        self._wait_ms = wait_ms
+
+    def own(self) -> bool:
+        owner, until_ms = self._inbox.lease
+        now_ms = self._inbox.now_ms()
+        if owner not in ("", self._owner) and now_ms < until_ms:
+            return False
+        self._inbox.lease = (self._owner, now_ms + self._lease_ms)
+        return True
+
+    def release(self) -> None:
+        if self._inbox.lease[0] == self._owner:
+            self._inbox.lease = ("", 0)
+
+    def attach(self, floor: EntryId) -> int:
+        self._inbox.last = max(self._inbox.last, floor)
+        return 0
+
+    def read(self, count: int, wait_ms: int, done: Sequence[InboxEntry]) -> list[InboxEntry]:
+        inbox = self._inbox
+        if done:
+            for entry_id in [entry_id for entry_id in inbox.entries if entry_id <= done[-1].id]:
+                del inbox.entries[entry_id]
+        if count and wait_ms and not inbox.entries:
+            self._wait_ms(wait_ms)
+        return list(inbox.entries.values())[:count]
+
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        reports = self._inbox.reports
+        for rejection in rejections:
+            if rejection.id in self._inbox.entries and rejection.id not in reports:
+                reports[rejection.id] = rejection
+                self._inbox.reports_ever += 1
+        for entry_id in list(reports)[: -self._reports_max]:
+            del reports[entry_id]
+
+    def is_empty(self) -> bool:
+        return not self._inbox.entries
+
+    def announce(self, role: str) -> None:
+        pass

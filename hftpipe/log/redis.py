@@ -24,7 +24,7 @@ _CLAIM_PAGE: Final = 1_000
 _NOWHERE: Final = "0-0"
 
 
-class _Connected:
+class Connected:
     """A client that is made anew after each lost connection."""
 
     def __init__(self, connect: Connect, keys: Keys) -> None:
@@ -55,7 +55,7 @@ class _Connected:
             raise _fault_of(error) from error
 
 
-class RedisLogWriter(_Connected):
+class RedisLogWriter(Connected):
     """The producer's side; see `ports.LogWriter`.
 
     generation: of the ids that are given.
@@ -112,7 +112,7 @@ class RedisLogWriter(_Connected):
         return {shard: text for shard, text in enumerate(replies) if text is not None}
 
 
-class RedisLogReader(_Connected):
+class RedisLogReader(Connected):
     """The worker's side of one shard, as one consumer of the group; see `ports.LogReader`."""
 
     def __init__(self, connect: Connect, keys: Keys, shard: int, consumer: str) -> None:

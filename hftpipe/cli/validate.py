@@ -1,0 +1,67 @@
+"""`hftpipe validate`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hftpipe.cli.options import option, place_options, rounding_option, shards_option
+from hftpipe.config import ValidateLimits
+
+if TYPE_CHECKING:
+    from hftpipe.wiring import Place
+
+
+@click.command(short_help="Validate what clients put into the inbox stream.")
+@option("--until-idle", is_flag=True, help="End when nothing is left in the inbox.")
+@option(
+    "--lease-ms",
+    type=click.IntRange(min=100),
+    default=ValidateLimits().lease_ms,
+    show_default=True,
+    help="A validator that has stood still so long is replaced by one that stands by.",
+)
+@rounding_option
+@shards_option
+@place_options
+def validate(until_idle: bool, lease_ms: int, rounding: str, shards: int | None, place: "Place") -> None:
+    """Take transactions from the inbox, a stream that any Redis client adds to, and route them into the shards.
+
+    What is invalid goes to the stream `hft:invalid` with its reason. One validator works; others stand by. A killed
+    one loses and doubles nothing. All validators of an inbox need the same --rounding.
+
+    \b
+    Examples:
+      hftpipe validate --redis-url redis://localhost
+      redis-cli XADD hft:inbox '*' type deposit account 1 tx 1 amount 10.0
+    """
+    from hftpipe.cli.output import counted, say
+    from hftpipe.cli.signals import stop_on_signals
+    from hftpipe.faults import planted_here
+    from hftpipe.validation import Rounding
+    from hftpipe.wiring import open_pipeline, wait_for_server
+    from hftpipe.wiring_inbox import validation_service
+
+    stop = stop_on_signals()
+    wait_for_server(place, stop, say)
+    if stop.is_set():
+        return
+    limits = ValidateLimits(lease_ms=lease_ms)
+    with (
+        open_pipeline(place, shards) as pipeline,
+        validation_service(
+            pipeline,
+            Rounding(rounding),
+            stop=stop,
+            report=say,
+            reach=planted_here(),
+            limits=limits,
+            until_idle=until_idle,
+        ) as service,
+    ):
+        try:
+            service.run()
+        finally:
+            tally = service.tally
+            say(
+                f"Inbox: {tally.taken:,} entries taken, {tally.appended:,} durable, {counted(tally.invalid)} invalid"
+            )
