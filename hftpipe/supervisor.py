@@ -1,7 +1,8 @@
-"""Keeps worker processes running: restarts with backoff, and finds the shard that keeps failing.
+"""Keeps processes running: restarts with backoff, and finds the shard that keeps failing.
 
-Processes that fail again and again are given one shard each, so that the shard at fault is found; that one is then
-marked as failed and left alone, the others go on. Workers end by themselves when the supervisor is gone.
+Each process is a member with a name. Workers that fail again and again are given one shard each, so that the shard at
+fault is found; who then still fails is marked as failed and left alone, the others go on. All end by themselves when
+the supervisor is gone.
 """
 
 import os
@@ -20,11 +21,11 @@ from hftpipe.owner import pid_of
 from hftpipe.ports import Clock, Ownership
 
 PARENT_PIPE: Final = "HFTPIPE_PARENT_PIPE"
-"""Environment variable with the descriptor whose end of file tells a worker that its supervisor is gone."""
+"""Environment variable with the descriptor whose end of file tells a process that its supervisor is gone."""
 
 
 class State(StrEnum):
-    """Where the process of some shards stands."""
+    """Where the process of a member stands."""
 
     RUNNING = "running"
     WAITING = "restarting"
@@ -46,11 +47,31 @@ class Child(Protocol):
         """Kills it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that is to be kept running.
+
+    name: "shards 0, 2", "serve". role: what its process is called in messages. spawn: starts it.
+    is_stalled: whether the process of that id stands still. parts: who takes its place when it keeps failing; without
+    any it is given up. shards: those it works on. ends_first: it is asked to end while the others still run.
+    stop_ms: how long it has to end when asked.
+    """
+
+    name: str
+    role: str
+    spawn: Callable[[], Child]
+    stop_ms: int
+    is_stalled: Callable[[int], bool] = lambda _: False
+    parts: tuple["Member", ...] = ()
+    shards: tuple[int, ...] = ()
+    ends_first: bool = False
+
+
 @dataclass(slots=True)
 class Slot:
-    """The shards of one process, and how that has fared."""
+    """A member's process, and how that has fared."""
 
-    shards: tuple[int, ...]
+    member: Member
     backoff: Backoff
     child: Child | None = None
     state: State = State.WAITING
@@ -60,35 +81,34 @@ class Slot:
 
 
 class Supervisor:
-    """Runs one process for each group of shards.
-
-    spawn: starts the process of some shards.
-    stalled: whether the process of that id, for these shards, stands still (see `StallWatch`).
-    """
+    """Runs one process for each member."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[int, ...]],
+        members: Sequence[Member],
         *,
-        spawn: Callable[[tuple[int, ...]], Child],
-        stalled: Callable[[int, tuple[int, ...]], bool],
         clock: Clock,
         fraction: Callable[[], float],
         report: Callable[[str], None],
         limits: SupervisorLimits,
     ) -> None:
-        self._spawn = spawn
-        self._stalled = stalled
         self._clock = clock
         self._fraction = fraction
         self._report = report
         self._limits = limits
-        self.slots = [self._slot(shards) for shards in groups if shards]
+        self.slots = [self._slot(member) for member in members]
 
     @property
     def failed(self) -> Mapping[int, str]:
         """The shards that were given up, and why."""
-        return {shard: slot.why for slot in self.slots if slot.state is State.FAILED for shard in slot.shards}
+        given_up = [slot for slot in self.slots if slot.state is State.FAILED]
+        return {shard: slot.why for slot in given_up for shard in slot.member.shards}
+
+    @property
+    def failed_services(self) -> Mapping[str, str]:
+        """The members without shards that were given up, by name, and why."""
+        given_up = [slot for slot in self.slots if slot.state is State.FAILED]
+        return {slot.member.name: slot.why for slot in given_up if not slot.member.shards}
 
     def tick(self) -> None:
         """Starts what is due, and takes note of what has ended. To be called a few times a second."""
@@ -101,32 +121,37 @@ class Supervisor:
 
     def _start(self, slot: Slot, now_ms: int) -> None:
         try:
-            slot.child = self._spawn(slot.shards)
+            slot.child = slot.member.spawn()
             slot.state = State.RUNNING
         except OSError as error:  # the system has no room for a process now
             self._note_end(slot, f"could not be started: {error}", now_ms)
 
     def stop(self) -> None:
-        """Asks all to end, and kills those that do not within the deadline."""
-        for slot in self.slots:
+        """Asks all to end, in two groups one behind the other, and kills those that do not within their deadline."""
+        self._stop([slot for slot in self.slots if slot.member.ends_first])
+        self._stop([slot for slot in self.slots if not slot.member.ends_first])
+
+    def _stop(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
             if slot.child is not None:
                 slot.child.send_signal(signal.SIGTERM)
-        deadline_ms = self._clock.monotonic_ms() + self._limits.stop_ms
-        for slot in self.slots:
+        asked_ms = self._clock.monotonic_ms()
+        for slot in slots:
             child, slot.child = slot.child, None
             if child is not None:
+                deadline_ms = asked_ms + slot.member.stop_ms
                 while child.poll() is None and self._clock.monotonic_ms() < deadline_ms:
                     self._clock.sleep_ms(self._limits.tick_ms)
                 if child.poll() is None:
-                    self._report(f"{_named(slot.shards)}: did not end in time; killed")
+                    self._report(f"{slot.member.name}: did not end in time; killed")
                     child.kill()
 
     def _watch(self, slot: Slot, child: Child, now_ms: int) -> None:
         code = child.poll()
         if code is None:
-            if self._stalled(child.pid, slot.shards):
+            if slot.member.is_stalled(child.pid):
                 # Stopped inside a transaction it would block the shard for every other worker.
-                self._report(f"{_named(slot.shards)}: worker {child.pid} does not move; killed")
+                self._report(f"{slot.member.name}: {slot.member.role} {child.pid} does not move; killed")
                 child.kill()
                 slot.child, slot.state, slot.due_ms = None, State.WAITING, now_ms
             return
@@ -134,6 +159,7 @@ class Supervisor:
         self._note_end(slot, _ended(code), now_ms)
 
     def _note_end(self, slot: Slot, why: str, now_ms: int) -> None:
+        name, role = slot.member.name, slot.member.role
         slot.why = why
         slot.failed_ms.append(now_ms)
         while slot.failed_ms[0] < now_ms - self._limits.window_ms:
@@ -141,20 +167,20 @@ class Supervisor:
         if len(slot.failed_ms) < self._limits.failures_max:
             wait_ms = slot.backoff.next_ms() if len(slot.failed_ms) > 1 else 0
             slot.state, slot.due_ms = State.WAITING, now_ms + wait_ms
-            self._report(f"{_named(slot.shards)}: worker {slot.why}; starting it again in {wait_ms} ms")
-        elif len(slot.shards) > 1:
-            self._report(f"{_named(slot.shards)}: worker keeps failing ({slot.why}); trying each alone")
+            self._report(f"{name}: {role} {slot.why}; starting it again in {wait_ms} ms")
+        elif slot.member.parts:
+            self._report(f"{name}: {role} keeps failing ({slot.why}); trying each alone")
             self.slots.remove(slot)
-            self.slots += [self._slot((shard,)) for shard in slot.shards]
+            self.slots += map(self._slot, slot.member.parts)
         else:
             slot.state = State.FAILED
             self._report(
-                f"{_named(slot.shards)}: failed, {len(slot.failed_ms)} times in "
+                f"{name}: failed, {len(slot.failed_ms)} times in "
                 f"{self._limits.window_ms // 1000} s ({slot.why}). Left alone; the others go on"
             )
 
-    def _slot(self, shards: tuple[int, ...]) -> Slot:
-        return Slot(shards, Backoff(self._limits.retry_first_ms, self._limits.retry_max_ms, self._fraction))
+    def _slot(self, member: Member) -> Slot:
+        return Slot(member, Backoff(self._limits.retry_first_ms, self._limits.retry_max_ms, self._fraction))
 
 
 class StallWatch:
@@ -193,20 +219,52 @@ def grouped(shards: int, workers: int) -> list[tuple[int, ...]]:
     return [tuple(range(first, shards, workers)) for first in range(min(workers, shards))]
 
 
-class WorkerSpawner:
-    """Starts `hftpipe worker` processes that end when this process is gone.
+Spawn = Callable[[Sequence[str]], Child]
+"""Starts `hftpipe` with these words behind it."""
 
-    environment: the settings of the workers as HFTPIPE_… variables, so that no secret stands on a command line.
+
+def worker(
+    shards: tuple[int, ...], *, spawn: Spawn, is_stalled: Callable[[int, tuple[int, ...]], bool], stop_ms: int
+) -> Member:
+    """The worker process of some shards; several that keep failing are tried one by one.
+
+    is_stalled: whether the process of that id, for these shards, stands still (see `StallWatch`).
+    """
+    alone = [(shard,) for shard in shards] if len(shards) > 1 else []
+    words = ["worker", *(word for shard in shards for word in ("--shard", str(shard)))]
+    return Member(
+        name=f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}",
+        role="worker",
+        spawn=lambda: spawn(words),
+        stop_ms=stop_ms,
+        is_stalled=lambda pid: is_stalled(pid, shards),
+        parts=tuple(worker(one, spawn=spawn, is_stalled=is_stalled, stop_ms=stop_ms) for one in alone),
+        shards=shards,
+    )
+
+
+def reception(*, spawn: Spawn, stop_ms: int) -> Member:
+    """The process of the reception service: it ends while the workers run, for it answers what it has taken."""
+    return Member(
+        name="serve", role="service", spawn=lambda: spawn(["serve"]), stop_ms=stop_ms, ends_first=True
+    )
+
+
+class Spawner:
+    """Starts `hftpipe` processes that end when this process is gone.
+
+    environment: their settings as HFTPIPE_… variables, so that no secret stands on a command line.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        # Only this process holds the writing end: however it ends, the workers read an end of file.
+        # Only this process holds the writing end: however it ends, the others read an end of file.
         self._read_end, self._write_end = os.pipe()
         os.set_inheritable(self._read_end, True)
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("HFTPIPE_WORKER_")
         }
-        for name in ("HFTPIPE_SHARD", "HFTPIPE_UNTIL_IDLE"):
+        # HFTPIPE_TOKEN is a client's secret: none of them needs it.
+        for name in ("HFTPIPE_SHARD", "HFTPIPE_UNTIL_IDLE", "HFTPIPE_TOKEN"):
             inherited.pop(name, None)
         self._environment = {
             **inherited,
@@ -215,20 +273,15 @@ class WorkerSpawner:
             PARENT_PIPE: str(self._read_end),
         }
 
-    def __call__(self, shards: tuple[int, ...]) -> Child:
-        arguments = [part for shard in shards for part in ("--shard", str(shard))]
+    def __call__(self, words: Sequence[str]) -> Child:
         return subprocess.Popen(
-            [sys.executable, "-m", "hftpipe", "worker", *arguments],
+            [sys.executable, "-m", "hftpipe", *words],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(self._read_end,),
-            start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then asks the others
         )
-
-
-def _named(shards: tuple[int, ...]) -> str:
-    return f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}"
 
 
 def _ended(code: int) -> str:

@@ -3,7 +3,8 @@
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,14 @@ from hftpipe.supervisor import Supervisor
 _LOCK = "up.lock"
 _FAILED = "up.json"
 _LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """What a running `hftpipe up` has given up, and why: shards, and services, by name."""
+
+    shards: dict[int, str]
+    services: dict[str, str]
 
 
 class Upkeep:
@@ -47,8 +56,8 @@ class Upkeep:
     def tend(
         self, log: LogWriter, supervisor: Supervisor, stop: threading.Event, report: Callable[[str], None]
     ) -> None:
-        """Until told to stop: holds a connection, which keeps the private server, and writes down failed shards."""
-        written: Mapping[int, str] = {}
+        """Until told to stop: holds a connection, which keeps the private server, and writes down what failed."""
+        written = GivenUp({}, {})
         is_away = False
         while not stop.wait(_LOOK_S):
             try:
@@ -58,28 +67,33 @@ class Upkeep:
                 if not is_away:  # once for each time that it goes away, not twice a second
                     report(f"{fault}. `hftpipe up` keeps looking for it")
                 is_away = True
-            if (failed := supervisor.failed) != written:
+            failed = GivenUp(dict(supervisor.failed), dict(supervisor.failed_services))
+            if failed != written:
                 written = failed
                 self._write(failed)
 
-    def _write(self, failed: Mapping[int, str]) -> None:
+    def _write(self, failed: GivenUp) -> None:
+        shards = {str(shard): why for shard, why in failed.shards.items()}
         draft = self._home / f"{_FAILED}.new"
-        draft.write_bytes(orjson.dumps({str(shard): why for shard, why in failed.items()}))
+        draft.write_bytes(orjson.dumps({"shards": shards, "services": failed.services}))
         draft.replace(self._home / _FAILED)
 
 
-def failed_shards(home: Path) -> dict[int, str]:
-    """The shards that a running `hftpipe up` has given up, and why."""
+def given_up(home: Path) -> GivenUp:
+    """What the `hftpipe up` that runs in a home, if any, has given up."""
+    nothing = GivenUp({}, {})
     try:
         with (home / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         pass
     except OSError:
-        return {}
+        return nothing
     else:
-        return {}  # nobody holds the lock: what is written there is old
+        return nothing  # nobody holds the lock: what is written there is old
     try:
-        return {int(shard): why for shard, why in orjson.loads((home / _FAILED).read_bytes()).items()}
-    except (OSError, orjson.JSONDecodeError):
-        return {}
+        written = orjson.loads((home / _FAILED).read_bytes())
+        shards = {int(shard): str(why) for shard, why in written["shards"].items()}
+        return GivenUp(shards, {name: str(why) for name, why in written["services"].items()})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # another version's, perhaps
+        return nothing

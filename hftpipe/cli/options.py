@@ -182,3 +182,57 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
         return function(limits=limits, **rest)
 
     return with_limits
+
+
+def serve_options(function: Callable[..., object]) -> Callable[..., object]:
+    """--tcp, --http, --token-file, --tls-cert, --tls-key, --behind-proxy, handed on as one `listening`."""
+    path = click.Path(dir_okay=False, path_type=Path)
+
+    @option(
+        "--tcp",
+        default="127.0.0.1:7070",
+        show_default=True,
+        metavar="HOST:PORT|off",
+        help="Where transactions are taken over TCP; port 0 is any free one.",
+    )
+    @option(
+        "--http",
+        default="127.0.0.1:8080",
+        show_default=True,
+        metavar="HOST:PORT|off",
+        help="Where transactions are taken, and questions answered, over HTTP.",
+    )
+    @option(
+        "--token-file",
+        type=path,
+        help="Let in only who has a token of this file: see `hftpipe token --help`.",
+    )
+    @option("--tls-cert", type=path, help="PEM file with the certificate and its chain: TLS on both ports.")
+    @option("--tls-key", type=path, help="PEM file with its private key, closed to others.")
+    @option(
+        "--behind-proxy", is_flag=True, help="What comes from elsewhere comes through a proxy that does TLS."
+    )
+    @wraps(function)
+    def with_listening(
+        *,
+        tcp: str,
+        http: str,
+        token_file: Path | None,
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        behind_proxy: bool,
+        **rest: object,
+    ) -> object:
+        from hftpipe.reception.listening import Listening, parse_address
+
+        listening = Listening(
+            tcp=parse_address("--tcp", tcp),
+            http=parse_address("--http", http),
+            token_file=token_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            behind_proxy=behind_proxy,
+        )
+        return function(listening=listening, **rest)
+
+    return with_listening

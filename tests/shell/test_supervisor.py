@@ -1,25 +1,36 @@
-"""Keeping worker processes running, with processes that are none: each test says how they end."""
+"""Keeping processes running, with processes that are none: each test says how they end."""
 
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from hftpipe.config import SupervisorLimits
-from hftpipe.ports import Ownership
-from hftpipe.supervisor import StallWatch, State, Supervisor, grouped
+from hftpipe.errors import HftpipeError
+from hftpipe.log.memory import MemoryLog
+from hftpipe.ports import Ownership, Topology
+from hftpipe.supervisor import StallWatch, State, Supervisor, grouped, reception, worker
+from hftpipe.upkeep import GivenUp, Upkeep, given_up
 from tests.shell.memory_pipeline import StillClock
 
 LIMITS = SupervisorLimits()
+SERVE_STOP_MS = 15_000
+SERVE = ()
+"""The shards of a reception service."""
 
 
 class FakeChild:
     """A process that runs until it is told how it ended. obeys: it ends when asked to."""
 
-    def __init__(self, pid: int, shards: tuple[int, ...], *, obeys: bool) -> None:
+    def __init__(self, pid: int, words: Sequence[str], *, obeys: bool) -> None:
         self.pid = pid
-        self.shards = shards
+        self.words = list(words)
+        self.shards = tuple(int(word) for word in words if word.isdecimal())
         self.code: int | None = None
         self.signals: list[int] = []
         self._obeys = obeys
@@ -38,26 +49,38 @@ class FakeChild:
 
 
 class Office:
-    """A supervisor and the processes that it has started. `stalled` are process ids that stand still."""
+    """A supervisor and the processes that it has started. `stalled` are process ids that stand still.
 
-    def __init__(self, *groups: tuple[int, ...], obeys: bool = True) -> None:
+    serve: there is a reception service too. obey: workers, and the service, end when asked to.
+    """
+
+    def __init__(
+        self, *groups: tuple[int, ...], serve: bool = False, obey: tuple[bool, bool] = (True, True)
+    ) -> None:
         self.clock = StillClock()
         self.children: list[FakeChild] = []
         self.stalled: set[int] = set()
         self.lines: list[str] = []
-        self._obeys = obeys
+        self.is_short_of_processes = False
+        self._obey = obey
+        members = [
+            worker(shards, spawn=self._spawn, is_stalled=self._is_stalled, stop_ms=LIMITS.stop_ms)
+            for shards in groups
+        ]
+        if serve:
+            members.append(reception(spawn=self._spawn, stop_ms=SERVE_STOP_MS))
         self.supervisor = Supervisor(
-            groups,
-            spawn=self._spawn,
-            stalled=lambda pid, _: pid in self.stalled,
-            clock=self.clock,
-            fraction=lambda: 1.0,
-            report=self.lines.append,
-            limits=LIMITS,
+            members, clock=self.clock, fraction=lambda: 1.0, report=self.lines.append, limits=LIMITS
         )
 
-    def _spawn(self, shards: tuple[int, ...]) -> FakeChild:
-        self.children.append(FakeChild(len(self.children) + 1, shards, obeys=self._obeys))
+    def _is_stalled(self, pid: int, shards: tuple[int, ...]) -> bool:
+        return pid in self.stalled
+
+    def _spawn(self, words: Sequence[str]) -> FakeChild:
+        if self.is_short_of_processes:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        obeys = self._obey[words[0] == "serve"]
+        self.children.append(FakeChild(len(self.children) + 1, words, obeys=obeys))
         return self.children[-1]
 
     def tick(self, milliseconds: int = 0) -> None:
@@ -92,10 +115,11 @@ class Office:
 
 
 def test_each_group_gets_a_process() -> None:
-    """One without shards gets none."""
-    office = Office((0, 2), (1, 3), ())
+    """A worker of its shards."""
+    office = Office((0, 2), (1, 3))
     office.tick()
     assert office.running == [(0, 2), (1, 3)]
+    assert office.children[0].words == ["worker", "--shard", "0", "--shard", "2"]
     office.tick()
     assert len(office.children) == 2
 
@@ -201,7 +225,7 @@ def test_stopping_asks_all_processes_at_once_and_waits_for_none_that_has_ended()
 
 def test_a_process_that_does_not_end_when_asked_is_killed_after_the_deadline() -> None:
     """One deadline for all of them."""
-    office = Office((0,), (1,), obeys=False)
+    office = Office((0,), (1,), obey=(False, True))
     office.tick()
     office.supervisor.stop()
     assert [child.signals for child in office.children] == [[signal.SIGTERM, signal.SIGKILL]] * 2
@@ -214,6 +238,127 @@ def test_stopping_before_anything_was_started_does_nothing() -> None:
     office = Office((0,))
     office.supervisor.stop()
     assert not office.children
+
+
+def test_a_process_that_could_not_be_started_is_started_later() -> None:
+    """The system may have room for it again."""
+    office = Office((0,))
+    office.is_short_of_processes = True
+    office.tick()
+    office.is_short_of_processes = False
+    office.tick()
+    assert office.running == [(0,)]
+    (line,) = office.lines
+    assert (
+        "could not be started: [Errno 11] Resource temporarily unavailable; starting it again in 0 ms" in line
+    )
+
+
+# --- a reception service beside the workers -----------------------------------------------------------------------
+
+
+def test_a_service_runs_beside_the_workers() -> None:
+    """One process, started again however it ended."""
+    office = Office((0,), serve=True)
+    office.tick()
+    assert [child.words for child in office.children] == [["worker", "--shard", "0"], ["serve"]]
+    office.end(SERVE, -9)
+    assert office.running == [(0,)]
+    office.tick()
+    assert office.running == [SERVE, (0,)]
+    assert office.lines == ["serve: service was killed by SIGKILL; starting it again in 0 ms"]
+
+
+def test_a_service_that_keeps_failing_is_given_up_while_the_workers_go_on() -> None:
+    """It is no shard: it has a name, and why."""
+    office = Office((0,), serve=True)
+    office.tick()
+    office.fail(SERVE, LIMITS.failures_max)
+    office.tick(LIMITS.window_ms)
+    assert office.running == [(0,)]
+    assert office.supervisor.failed == {}
+    assert office.supervisor.failed_services == {"serve": "ended with exit code 1"}
+    assert office.lines[-1] == (
+        "serve: failed, 5 times in 120 s (ended with exit code 1). Left alone; the others go on"
+    )
+
+
+def test_shards_that_are_given_up_are_no_services() -> None:
+    """Each is told in its own place."""
+    office = Office((0,), serve=True)
+    office.tick()
+    office.fail((0,), LIMITS.failures_max)
+    assert office.supervisor.failed == {0: "ended with exit code 1"}
+    assert office.supervisor.failed_services == {}
+    assert office.running == [SERVE]
+
+
+def test_the_service_ends_before_the_workers_are_asked_to() -> None:
+    """It answers what it has taken, and who asked to wait until that is applied needs the workers."""
+    office = Office((0,), (1,), serve=True, obey=(True, False))
+    office.tick()
+    seen: list[list[int]] = []
+    service = office.children[-1]
+
+    def poll() -> int | None:
+        seen.append([child.pid for child in office.children if signal.SIGTERM in child.signals])
+        if len(seen) == 3:
+            service.code = 0
+        return service.code
+
+    service.poll = poll  # it takes a while to end
+    office.supervisor.stop()
+    assert seen[0] == [service.pid]
+    assert all(asked == [service.pid] for asked in seen)
+    assert [child.signals for child in office.children] == [[signal.SIGTERM]] * 3
+    assert not office.lines
+
+
+def test_a_service_that_does_not_end_when_asked_is_killed_after_its_own_deadline() -> None:
+    """Then the workers have theirs."""
+    office = Office((0,), serve=True, obey=(False, False))
+    office.tick()
+    office.supervisor.stop()
+    assert [child.signals for child in office.children] == [[signal.SIGTERM, signal.SIGKILL]] * 2
+    assert SERVE_STOP_MS + LIMITS.stop_ms <= office.clock.now_ms
+    assert office.clock.now_ms < SERVE_STOP_MS + LIMITS.stop_ms + 2 * LIMITS.tick_ms
+    assert office.lines == ["serve: did not end in time; killed", "shard 0: did not end in time; killed"]
+
+
+# --- what `hftpipe status` is told ----------------------------------------------------------------------------------
+
+
+def test_what_was_given_up_is_told_for_as_long_as_the_supervisor_runs(tmp_path: Path) -> None:
+    """Shards and services; afterwards it is old."""
+    office = Office((0,), (1,), serve=True)
+    office.tick()
+    office.fail((1,), LIMITS.failures_max)
+    office.fail(SERVE, LIMITS.failures_max)
+    stop, log = threading.Event(), MemoryLog(Topology("memory", 2, 1, 1)).writer()
+    told = GivenUp({1: "ended with exit code 1"}, {"serve": "ended with exit code 1"})
+    with Upkeep(tmp_path) as upkeep, ThreadPoolExecutor(1) as pool:
+        assert given_up(tmp_path) == GivenUp({}, {})
+        tending = pool.submit(upkeep.tend, log, office.supervisor, stop, office.lines.append)
+        deadline = time.monotonic() + 20
+        while given_up(tmp_path) != told and not tending.done() and time.monotonic() < deadline:
+            stop.wait(0.02)
+        stop.set()
+        tending.result()
+        assert given_up(tmp_path) == told
+        with pytest.raises(HftpipeError, match="already runs"), Upkeep(tmp_path):
+            pass
+    assert given_up(tmp_path) == GivenUp({}, {})
+
+
+@pytest.mark.parametrize("written", [b"", b"{", b'{"0": "ended"}', b"[]", b'{"shards": [], "services": {}}'])
+def test_what_cannot_be_read_says_nothing(tmp_path: Path, written: bytes) -> None:
+    """Another version of the program may have written it."""
+    with Upkeep(tmp_path):
+        (tmp_path / "up.json").write_bytes(written)
+        assert given_up(tmp_path) == GivenUp({}, {})
+
+
+# --- how shards are dealt out -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
-"""`hftpipe up`: it starts, mends and ends its workers; and what becomes of them when it is killed itself."""
+"""`hftpipe up`: it starts, mends and ends its processes; and what becomes of them when it is killed itself."""
 
+import re
 import signal
+import socket
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.system.raw_log import Feed
@@ -103,3 +106,57 @@ def test_a_shard_that_cannot_go_on_is_left_alone(system: System, up: Running) ->
     system.drain()
     assert rows_in_all(system) == ROWS + elsewhere.row + feed.row
     check(system)
+
+
+# --- with a reception service ----------------------------------------------------------------------------------------
+
+
+def tcp_port(up: Running, starts: int = 1) -> int:
+    """Where the service listens that was started so often."""
+    wait_for(lambda: len(re.findall(r"TCP on \S+:\d+", up.text)) >= starts, f"the service:\n{up.text}")
+    return int(re.findall(r"TCP on \S+:(\d+)", up.text)[-1])
+
+
+def told(port: int, *lines: bytes) -> list[dict[str, object]]:
+    """What is replied to some lines."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"".join(line + b"\n" for line in lines))
+        connection.shutdown(socket.SHUT_WR)
+        replies = connection.makefile("rb").read()
+    return [orjson.loads(reply) for reply in replies.splitlines()]
+
+
+def service_pids(system: System) -> list[int]:
+    return [pid for pid in system.pids() if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_service_runs_beside_the_workers(system: System) -> None:
+    """It takes transactions, is started again when it was killed, and ends with the workers, before them."""
+    up = system.start("up", "--workers", 2, "--serve", "--tcp", "127.0.0.1:0", "--http", "off")
+    up.says("up: 4 shards, 2 workers, serve")
+    first = b'{"type":"deposit","account":1,"tx":1,"amount":"10.00"}'
+    (reply,) = told(tcp_port(up), first)
+    assert reply["status"] == "durable"
+    kill(service_pids(system))
+    up.says("serve: service was killed by SIGKILL; starting it again in 0 ms")
+    again, new = told(tcp_port(up, starts=2), first, first.replace(b'"tx":1', b'"tx":2'))
+    assert (again["status"], again["entry"]) == ("duplicate", reply["entry"])
+    assert new["status"] == "durable"
+    wait_for(lambda: rows_in_all(system) == 2, f"the workers:\n{up.text}")
+    up.send(signal.SIGINT)
+    assert up.ended() == 0
+    assert "did not end in time" not in up.text
+    assert up.text.index("stopped: all that was acknowledged") < up.text.index("all workers have ended")
+    assert not service_pids(system)
+    assert not worker_pids(system, up)
+    check(system)
+
+
+def test_the_service_ends_when_its_supervisor_is_killed(system: System) -> None:
+    """As the workers do."""
+    up = system.start("up", "--workers", 1, "--serve", "--tcp", "127.0.0.1:0", "--http", "off")
+    tcp_port(up)
+    (service,) = service_pids(system)
+    up.kill()
+    wait_for(lambda: state_of(service) in ("", "Z"), "the end of the service")
+    assert "stopped: all that was acknowledged" in up.text
