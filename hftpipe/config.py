@@ -116,3 +116,80 @@ class ServerLimits:
     healthy_ms: int = 10_000
     server_log_bytes_max: int = 1 << 20
     """At a start, a longer `server.log` is moved to `server.log.1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeLimits:
+    """Bounds of the reception service; all of them hold before anything is allocated for what is beyond."""
+
+    connections_max: int = 10_000
+    """Open connections, of each transport."""
+    message_ms: int = 10_000
+    """From the first byte of a message (line, head, body) to its last."""
+    idle_ms: int = 300_000
+    """A connection without a message is closed after so long."""
+    read_ahead_bytes_max: int = 1 << 18
+    """Bytes of one TCP connection that were read and not yet taken; then it is not read."""
+    pending_bytes_max: int = 64 << 20
+    """The same of all connections, and bodies of HTTP requests; then no one is read."""
+    write_buffer_bytes_max: int = 1 << 18
+    """Replies of one TCP connection that its client has not read; then it is not read either."""
+    unread_ms: int = 30_000
+    """A TCP connection whose client reads none of them for so long is closed."""
+    reply_ms: int = 10_000
+    """A submission not acknowledged after so long is given up by its connection: it is in doubt."""
+    applied_ms: int = 10_000
+    """Longest wait for the commit of what is durable."""
+    applied_poll_ms: int = 5
+    """Time between two looks at the checkpoints while somebody waits for them."""
+    stall_ms: int = 1_000
+    """An append that takes longer shows that the log is away: others are refused at once."""
+    stop_ms: int = 10_000
+    """How long the service has to answer what it has taken when told to stop."""
+
+    group_transactions_max: int = 65_536
+    """Transactions appended at a time."""
+    queue_transactions_max: int = 1 << 18
+    """Transactions that wait for the append under way; then submitters wait."""
+    recent_transactions_max: int = 1 << 20
+    """Latest transactions whose ids are remembered, applied or not; older ones are found in the stores."""
+    warm_entries_max: int = 512
+    """Newest entries of each shard, not applied yet, whose ids are read when the service begins."""
+    warm_page_entries: int = 64
+    """Entries of them read at a time."""
+
+    block_lines_max: int = 4_096
+    """Lines of one TCP connection that are validated, and submitted, at a time."""
+    wary_lines_max: int = 256
+    """The same of a connection that is new, or has just sent many invalid lines: they cost most."""
+    linger_ms: int = 1_000
+    """After the last reply, what a client still sends is read and dropped for so long: to close with unread bytes
+    would be a reset, which may overtake the reply."""
+    accept_pause_ms: int = 1_000
+    """Pause after a connection that could not be accepted for want of descriptors."""
+
+    body_bytes_max: int = 1 << 20
+    body_transactions_max: int = 10_000
+    """Of one HTTP request."""
+    head_bytes_max: int = 32 << 10
+    headers_max: int = 100
+    request_line_bytes_max: int = 8 << 10
+    """Of the head of one HTTP request."""
+    token_poll_ms: int = 1_000
+    """Time between two looks at whether the token file has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateLimits:
+    """Bounds of the validation service."""
+
+    read_entries_max: int = 4_096
+    """Entries taken from the inbox at a time."""
+    read_wait_ms: int = 100
+    """How long one read waits for an entry."""
+    lease_ms: int = 10_000
+    """A standby takes the inbox over when its owner has not renewed its lease for so long."""
+    standby_poll_ms: int = 200
+    """Time between two looks of a standby."""
+    invalid_entries_max: int = 100_000
+    """Newest reports of invalid entries that stay in the log; all are counted."""

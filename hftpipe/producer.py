@@ -15,7 +15,7 @@ from hftpipe.backoff import Backoff
 from hftpipe.config import IngestLimits
 from hftpipe.core.entry import EntryId, digest_of, encode
 from hftpipe.core.routing import route
-from hftpipe.core.transaction import Batch
+from hftpipe.core.transaction import Batch, Column
 from hftpipe.errors import Interrupted, LogForeign, PassingFault, TailLost
 from hftpipe.ports import Appended, Clock, LogWriter, Outgoing, Topology
 from hftpipe.source.framing import Mark
@@ -31,6 +31,15 @@ class Anchor:
     position: int
     id: EntryId
     digest: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """An entry that is durable, and the positions in the source of the rows in it."""
+
+    shard: int
+    id: EntryId
+    rows: Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ class Producer:
         self._anchors: dict[int, Anchor] = {}
         self._room = [0] * topology.shards
         self.appended_entries = 0
+        self.losses = 0
+        """How often a live source went on behind confirmed entries that the log had lost."""
 
     def resume(self) -> Resumption:
         """What a former producer of this source has noted, if the log still holds what was confirmed to it."""
@@ -107,12 +118,14 @@ class Producer:
         self._report(f"{lost}. Beginning again at the start of the source; what was applied is skipped")
         self._anchors = {}
 
-    def append(self, batch: Batch) -> None:
-        """Returns when every row is durable in the log; waits out a full backlog and passing faults.
+    def append(self, batch: Batch) -> list[Placed]:
+        """Returns where each row stands when all are durable in the log; waits out a full backlog and passing faults.
 
+        A row that was confirmed to a former producer of this source is in none of the entries.
         Raises TailLost (resumable sources), LogForeign when the log is no longer this pipeline's, Interrupted.
         """
         waiting = deque(self._pieces(batch))
+        placed: list[Placed] = []
         while waiting:
             window = [waiting[index] for index in range(min(len(waiting), self._limits.pipeline_entries_max))]
             window = self._patiently(self._fitting, window)
@@ -123,10 +136,25 @@ class Producer:
                     raise
                 self._go_on(lost)
                 continue
-            for _ in appended.ids:
-                waiting.popleft()
+            for entry_id in appended.ids:
+                shard, piece = waiting.popleft()
+                placed.append(Placed(shard, entry_id, piece.rows))
             if appended.fault is not None:
                 self._recover(appended.fault)
+        return placed
+
+    def room(self, shard: int) -> int:
+        """How many entries of a shard can be appended before its backlog is full, or is to be looked at again.
+
+        Raises as `append` does.
+        """
+        if self._room[shard] <= 0:
+            self._patiently(self._look_for_room, shard)
+        return max(self._room[shard], 0)
+
+    def check(self) -> None:
+        """Returns when the log answers, and holds what it had confirmed. Raises as `append` does."""
+        self._patiently(self._look_around)
 
     def note(self, mark: Mark) -> None:
         """Keeps, for a successor, that everything up to the mark is durable. Raises as `append` does."""
@@ -185,8 +213,7 @@ class Producer:
         waited = False
         while True:
             for shard in {shard for shard, _ in window if self._room[shard] <= 0}:
-                free = self._limits.backlog_entries_max - self._log.backlog(shard)
-                self._room[shard] = min(free, self._limits.backlog_share_max)
+                self._look_for_room(shard)
             if fitting := _fitting_part(window, self._room):
                 return fitting
             if not waited:
@@ -196,6 +223,10 @@ class Producer:
                 )
             waited = True
             self._sleep(self._limits.backlog_poll_ms)
+
+    def _look_for_room(self, shard: int) -> None:
+        free = self._limits.backlog_entries_max - self._log.backlog(shard)
+        self._room[shard] = min(free, self._limits.backlog_share_max)
 
     # --- faults ------------------------------------------------------------------------------------------------
 
@@ -214,14 +245,9 @@ class Producer:
             self._report(f"{fault}. Trying again in {wait_ms} ms")
             self._sleep(wait_ms)
             try:
-                self._check_anchors()
+                self._look_around()
             except PassingFault as again:
                 fault = again
-            except TailLost as lost:
-                if self._resumable:
-                    raise
-                self._go_on(lost)
-                return
             else:
                 return
 
@@ -240,7 +266,16 @@ class Producer:
         """
         for shard in lost.shards:
             del self._anchors[shard]
+        self.losses += 1
         self._report(f"{lost}. They cannot be read again; going on behind them")
+
+    def _look_around(self) -> None:
+        try:
+            self._check_anchors()
+        except TailLost as lost:
+            if self._resumable:
+                raise
+            self._go_on(lost)
 
     def _check_anchors(self) -> None:
         topology = self._log.topology()

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import redis
 
 from hftpipe.backoff import Backoff
 from hftpipe.clock import SystemClock
-from hftpipe.config import ConnectionLimits, IngestLimits, SupervisorLimits, WorkerLimits
+from hftpipe.config import ConnectionLimits, IngestLimits, ServeLimits, SupervisorLimits, WorkerLimits
 from hftpipe.core.entry import FORMAT
 from hftpipe.crew import Crew
 from hftpipe.embedded import ServerLimits, wait_until_stopped
@@ -43,7 +43,7 @@ from hftpipe.producer import Producer, Surroundings
 from hftpipe.store.creation import create
 from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
 from hftpipe.store.sqlite import SqliteStore, shard_path
-from hftpipe.supervisor import StallWatch, Supervisor, WorkerSpawner, grouped
+from hftpipe.supervisor import Spawner, StallWatch, Supervisor, grouped, reception, worker
 from hftpipe.worker import ShardWorker, World
 
 SHARDS_DEFAULT = 4
@@ -218,8 +218,12 @@ def supervisor(
     *,
     report: Callable[[str], None],
     limits: WorkerLimits,
+    service: Mapping[str, str] | None = None,
 ) -> Supervisor:
-    """Worker processes for all shards of a pipeline."""
+    """Worker processes for all shards of a pipeline.
+
+    service: settings of a reception service beside them, as HFTPIPE_… variables; None for none.
+    """
     place = pipeline.place
     environment = {
         "HFTPIPE_HOME": str(place.home),
@@ -235,10 +239,16 @@ def supervisor(
         SystemClock(threading.Event()),
         still_ms=limits.lease_ms + bounds.stall_grace_ms,
     )
+    spawn = Spawner({**environment, **(service or {})})
+    members = [
+        worker(shards, spawn=spawn, is_stalled=watch.is_stalled, stop_ms=bounds.stop_ms)
+        for shards in grouped(pipeline.topology.shards, workers)
+    ]
+    if service is not None:
+        # Its own deadline for answering, and time to end behind it.
+        members.append(reception(spawn=spawn, stop_ms=ServeLimits().stop_ms + bounds.stop_ms))
     return Supervisor(
-        grouped(pipeline.topology.shards, workers),
-        spawn=WorkerSpawner(environment),
-        stalled=watch.is_stalled,
+        members,
         clock=SystemClock(threading.Event()),
         fraction=Random().random,
         report=report,

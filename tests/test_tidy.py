@@ -28,11 +28,24 @@ ALLOWED = {
     "ports": {"core", "errors"},
     "worker": {"core", "ports", "config", "errors", "backoff", "anchoring"},
     "anchoring": {"core", "ports", "errors"},
+    "inbox": {"core", "ports", "config", "errors", "backoff", "producer", "source", "validation"},
+    "client": {"client", "core", "validation", "config", "errors", "backoff"},
     "producer": {"core", "ports", "config", "errors", "backoff", "source"},
 }
 """Data flows one way: what a room may import of the others."""
 
-BUILDERS = {"wiring", "cli", "intake", "job", "status", "invariants", "upkeep", "bench"}
+BUILDERS = {
+    "wiring",
+    "wiring_inbox",
+    "cli",
+    "intake",
+    "job",
+    "status",
+    "invariants",
+    "upkeep",
+    "bench",
+    "sending",
+}
 """Rooms above the adapters."""
 
 FORBIDDEN_IN_CORE = {"time", "random", "socket", "os", "pathlib", "threading", "sqlite3", "redis", "datetime"}

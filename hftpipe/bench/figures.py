@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PARTS: Final = ("throughput", "latency", "scale", "recovery", "limits")
+PARTS: Final = ("throughput", "latency", "scale", "recovery", "serve", "limits")
 """The parts of a measurement, in the order in which they run."""
 
 

@@ -114,7 +114,11 @@ def send(place: Place, source: str, rate: float, count: int) -> Sent:
     ):
         recorded = replace(pipeline, log=log)
         producer = recorded.producer(source, surroundings, IngestLimits(), resumable=False)
-        appends = _loop(rate, count, lambda first, stop: producer.append(batch.slice(first, stop)))
+
+        def append(first: int, stop: int) -> None:
+            producer.append(batch.slice(first, stop))
+
+        appends = _loop(rate, count, append)
         shards, sequences, rows = np.array(log.seen, dtype=np.int64).T
         return Sent(appends, batch.accounts % pipeline.topology.shards, Entries(shards, sequences, rows))
 

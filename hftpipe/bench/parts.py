@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
-from hftpipe.bench import latency, limits, recovery, scale, throughput
+from hftpipe.bench import latency, limits, recovery, scale, serve, throughput
 from hftpipe.bench.figures import PARTS, Figure, Settings
 from hftpipe.bench.ground import Ground
 from hftpipe.errors import HftpipeError, Interrupted, UsageError
@@ -15,6 +15,7 @@ _PARTS: Final[Mapping[str, Part]] = {
     "latency": latency.measure,
     "scale": scale.measure,
     "recovery": recovery.measure,
+    "serve": serve.measure,
     "limits": limits.measure,
 }
 

@@ -16,8 +16,12 @@ from hftpipe.cli.generate import generate
 from hftpipe.cli.ingest import ingest
 from hftpipe.cli.redis import redis
 from hftpipe.cli.run import run
+from hftpipe.cli.send import send
+from hftpipe.cli.serve import serve
 from hftpipe.cli.status import status
+from hftpipe.cli.token import token
 from hftpipe.cli.up import up
+from hftpipe.cli.validate import validate
 from hftpipe.cli.worker import worker
 from hftpipe.errors import HftpipeError, UsageError
 
@@ -73,7 +77,21 @@ def main(ctx: click.Context, config: Path | None) -> None:
         ctx.default_map = _settings(path)
 
 
-COMMANDS = (run, ingest, worker, up, balances, status, generate, bench, redis)
+COMMANDS = (
+    run,
+    ingest,
+    serve,
+    send,
+    validate,
+    worker,
+    up,
+    balances,
+    status,
+    token,
+    generate,
+    bench,
+    redis,
+)
 for command in COMMANDS:
     main.add_command(command)
 

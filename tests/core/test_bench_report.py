@@ -83,6 +83,16 @@ def test_the_targets_find_the_designs_by_their_names(name: str) -> None:
     assert target_of(replace(RATIO, name=f"hftpipe run / {name}")) is not None
 
 
+def test_the_targets_of_the_service_are_for_full_sizes() -> None:
+    """A quick run starts and stops too much; an acknowledgement waits the same in both."""
+    bulk = Figure("serve", "TCP, a file", "always, 4 connections, 2,000,000 rows", "tx/s", (250_000.0,))
+    assert verdict(bulk) == "≥ 200,000: met"
+    assert target_of(replace(bulk, setting="always, 1 connection, 200,000 rows")) is None
+    assert target_of(replace(bulk, name="TCP, a file, until all is committed")) is None
+    waits = Figure("serve", "TCP acknowledgement p99", "10,000 tx/s", "ms", (5.1,))
+    assert verdict(waits) == "≤ 5: NOT MET"
+
+
 def test_a_target_is_for_one_part_only() -> None:
     """A name may occur in several."""
     target = Target("throughput", "*", "*", at_least=1)
@@ -178,13 +188,16 @@ def test_markdown_has_what_has_a_target_and_what_no_chart_shows() -> None:
     broken = replace(FAILED, name="a|b", error="it\nended")
     everysec = replace(OTHER, setting="everysec, 20,000 rows")
     memory = replace(COST, name="memory", unit="MB")
-    text = markdown(replace(RESULTS, figures=[*FIGURES, broken, everysec, memory]))
+    alone = replace(COST, part="serve", name="HTTP, one a request, CPU of the service")
+    bulk = replace(COST, part="serve", name="TCP, a file, CPU of the service", samples=(1.5,))
+    text = markdown(replace(RESULTS, figures=[*FIGURES, broken, everysec, memory, alone, bulk]))
     assert "of 2025-01-31 on 2 cores (disk: ext4)" in text
     row = "| hftpipe run | always, 10,000,000 rows | 700,000 tx/s (650,000 – 900,000) | ≥ 600,000: met; a note |"
     assert row in text
     assert "| memory | 1,000,000 rows | 2.50 MB |  |" in text
+    assert "| TCP, a file, CPU of the service | 1,000,000 rows | 1.50 µs/tx |  |" in text
     assert "| a/b | - | - | wrong; it ended |" in text
-    for shown_elsewhere in ("everysec", "durable p99", "µs/tx", "×"):
+    for shown_elsewhere in ("everysec", "durable p99", "2.50 µs/tx", "one a request", "×"):
         assert shown_elsewhere not in text
 
 

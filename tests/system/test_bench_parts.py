@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hftpipe.bench import latency, limits, recovery, scale
+from hftpipe.bench import latency, limits, recovery, scale, serve, serve_usage
 from hftpipe.bench.figures import Figure, Settings
 from hftpipe.bench.ground import Ground, ground
 from hftpipe.bench.interruption import Interruption
 from hftpipe.bench.latency_loop import Entries, Sightings, committed_s, open_loop, percentiles_ms
 from hftpipe.bench.latency_source import transactions
 from hftpipe.bench.latency_trial import judged, rate_of
+from hftpipe.bench.serve_rows import csv, jsonl, rows
+from hftpipe.bench.serve_socket import Replies
+from hftpipe.bench.serve_steady import Acknowledgements, waits_of
+from hftpipe.errors import HftpipeError
+from hftpipe.validation import CsvValidator, JsonlValidator
 
 RATE = 1_000.0
 
@@ -114,6 +119,44 @@ def test_no_transaction_of_the_source_is_refused() -> None:
     assert len(balances) > 9_000
 
 
+def test_what_is_sent_is_valid_and_says_the_same_in_both_formats() -> None:
+    """With the ids that were asked for."""
+    batch = rows(500, 1_001)
+    header, _, lines = csv(batch).partition(b"\n")
+    from_csv = CsvValidator.from_header(header).validate(lines, 1).batch
+    from_json = JsonlValidator().validate(jsonl(batch), 1).batch
+    for read in (from_csv, from_json):
+        assert read is not None
+        assert read.txs is not None
+        assert (read.kinds, read.txs.tolist()) == (batch.kinds, list(range(1_001, 1_501)))
+        assert (read.accounts == batch.accounts).all()
+        assert (read.amounts == batch.amounts).all()
+
+
+def test_lines_wait_until_the_replies_of_their_own_connections_are_read() -> None:
+    """Replies may come in any pieces; a line's is the next one of its connection."""
+    reply = b'{"line":2,"status":"durable","entry":"0/1-1"}\n'
+    first, second = Acknowledgements(), Acknowledgements()
+    assert first.add(reply[:10], 1.0) == 0
+    assert first.add(reply[10:] + reply, 2.0) == 2
+    assert second.add(reply, 3.0) == 1
+    assert waits_of([first, second], np.arange(3.0)).done_s.tolist() == [2.0, 3.0, 2.0]
+    second.add(b'{"line":3,"status":"busy","reason":"log_away","retry_after":1}\n', 4.0)
+    with pytest.raises(HftpipeError, match="busy"):
+        second.require_durable()
+
+
+def test_a_reply_of_http_is_taken_when_it_is_whole() -> None:
+    """Byte by byte; the next one begins behind it; anything but a success ends the measurement."""
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    replies = Replies()
+    for _ in range(2):
+        taken = [replies.take(text[at : at + 1]) for at in range(len(text))]
+        assert taken == [None] * (len(text) - 1) + [b"{}"]
+    with pytest.raises(HftpipeError, match="429"):
+        replies.take(text.replace(b"200 OK", b"429 Too Many Requests"))
+
+
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -183,3 +226,21 @@ def test_limits(place: Ground) -> None:
         found[name] > 0 for name in ("parsing", "XADD", "SQLite", "starting and stopping", "all of it")
     )
     assert sum(found.values()) == pytest.approx(2 * found["all of it"])
+
+
+def test_serve(place: Ground) -> None:
+    """Every load once; all that was sent is committed, or the part would fail."""
+    found = figures(serve.measure, place, rows=10_000)
+    for what in (
+        ("TCP, a file", "always, 1 connection, 2,000 rows"),
+        ("TCP, a file, until all is committed", "always, 1 connection, 2,000 rows"),
+        ("HTTP, 1,000 a request", "always, 4 connections, 1,000 rows"),
+        ("HTTP, one a request", "always, 64 connections, 25 rows"),
+        ("HTTP, one a request, wait=applied", "always, 64 connections, 10 rows"),
+    ):
+        assert found[what].median > 10, what
+    values = [found[f"TCP acknowledgement {name}", "10,000 tx/s"].median for name in latency.PERCENTILE_NAMES]
+    assert all(0 < low <= high < 60_000 for low, high in pairwise(values)), values
+    if serve_usage.is_known():
+        assert found["memory of the service", "behind all of it, 23,035 transactions"].median > 10
+        assert found["memory of an idle connection, TCP", "200 connections"].median < 1_000_000

@@ -1,0 +1,298 @@
+"""One thread that appends: what arrived while the last append was under way is the next group.
+
+So a lone transaction leaves at once, and under load groups fill by themselves; nothing is ever held back to be
+batched. All of the process goes into the log as one source, whose positions count what it has appended.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from hftpipe.config import IngestLimits, ServeLimits
+from hftpipe.core.transaction import Batch, Column
+from hftpipe.errors import Interrupted
+from hftpipe.producer import Placed, Producer
+from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts, Status
+from hftpipe.reception.repeats import NEW, Repeats, Sorted
+
+Answer: TypeAlias = Receipts | BacklogFull | LogAway
+
+_FULL_POLL_S: Final = IngestLimits().backlog_poll_ms / 1000
+_CHECK_S: Final = 1.0
+"""An idle appender looks so often at whether the log is still there."""
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """Rows that somebody waits for.
+
+    patient: waits while a shard's backlog is full; else is refused then.
+    answer: called in the appender's thread, or given up on by setting `is_void`.
+    """
+
+    batch: Batch
+    patient: bool
+    rows_by_shard: Column
+    is_void: bool = False
+
+    @classmethod
+    def of(cls, batch: Batch, shards: int, *, patient: bool) -> "Submission":
+        """A submission of some rows to so many shards."""
+        return cls(batch, patient, np.bincount(batch.accounts % shards, minlength=shards))
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What the event loop hands over."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    submissions: deque[Submission] = field(default_factory=deque)
+    is_closed: bool = False
+
+
+class Appender:
+    """Appends submissions in the order in which they were put, except that one may wait for its shard alone.
+
+    deliver: takes answered submissions; called in this thread.
+    ended: called last in this thread, with what ended it: None when it was told to stop.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        repeats: Repeats,
+        *,
+        generation: int,
+        limits: ServeLimits,
+        entry_transactions: int,
+        deliver: Callable[[Sequence[tuple[Submission, Answer]]], None],
+        appended: Callable[[float, int], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._producer = producer
+        self._repeats = repeats
+        self._generation = generation
+        self._limits = limits
+        self._entry_transactions = entry_transactions
+        self._deliver = deliver
+        self._appended = appended
+        self._ended = ended
+        self._queue = _Queue()
+        self._waiting: deque[Submission] = deque()
+        self._full_until: dict[int, float] = {}
+        self._since = 0.0
+        self._position = 0
+        self._losses = producer.losses
+        self._thread = threading.Thread(target=self._work, name="appender", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def put(self, submission: Submission) -> None:
+        """From any thread: appended as soon as what is under way, and what was put before, is durable."""
+        with self._queue.changed:
+            self._queue.submissions.append(submission)
+            self._queue.changed.notify()
+
+    def close(self) -> None:
+        """From any thread: what was put is still appended, then the thread ends. Does not wait for it."""
+        with self._queue.changed:
+            self._queue.is_closed = True
+            self._queue.changed.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Whether the thread has ended within that time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def under_way_ms(self) -> int:
+        """From any thread: how long the log has been waited for; 0 when it is not."""
+        since = self._since
+        return round((time.monotonic() - since) * 1000) if since else 0
+
+    # --- in the thread -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        error: BaseException | None = None
+        try:
+            while self._take():
+                group = self._next_group()
+                if group:
+                    self._append(group)
+        except BaseException as end:  # handed over whole: the service ends with it
+            error = end
+        self._repeats.close()
+        self._ended(error)
+
+    def _take(self) -> bool:
+        """Waits for something to do; False when there is nothing left and never will be."""
+        queue = self._queue
+        while True:
+            with queue.changed:
+                if not queue.submissions and not queue.is_closed:
+                    queue.changed.wait(_FULL_POLL_S if self._waiting else _CHECK_S)
+                self._waiting.extend(queue.submissions)
+                queue.submissions.clear()
+                if self._waiting or queue.is_closed:
+                    return bool(self._waiting)
+            self._since = time.monotonic()
+            self._producer.check()
+            self._since = 0.0
+            self._has_lost()
+
+    def _next_group(self) -> list[Submission]:
+        """The submissions to append now: as many as a group may have, all with ids or all without."""
+        group: list[Submission] = []
+        left: deque[Submission] = deque()
+        refused: list[tuple[Submission, Answer]] = []
+        rows = np.zeros(1, dtype=np.int64)
+        while self._waiting:
+            submission = self._waiting.popleft()
+            if submission.is_void:
+                continue
+            joined = rows + submission.rows_by_shard
+            if group and not self._joins(group[0], submission, int(joined.sum())):
+                left.append(submission)
+                break
+            if (shard := self._full_shard(joined)) is None:
+                group.append(submission)
+                rows = joined
+            elif submission.patient and not self._queue.is_closed:
+                left.append(submission)
+            else:
+                refused.append((submission, _backlog_full(shard)))
+        self._waiting.extendleft(reversed(left))
+        if refused:
+            self._deliver(refused)
+        return group
+
+    def _joins(self, first: Submission, submission: Submission, rows: int) -> bool:
+        has_ids = (first.batch.txs is None, submission.batch.txs is None)
+        return has_ids[0] == has_ids[1] and rows <= self._limits.group_transactions_max
+
+    def _full_shard(self, rows_by_shard: Column) -> int | None:
+        """A shard whose backlog has no room for these rows."""
+        now = time.monotonic()
+        for shard in np.flatnonzero(rows_by_shard).tolist():
+            if self._full_until.get(shard, 0.0) > now:
+                return int(shard)
+            entries = -(-int(rows_by_shard[shard]) // self._entry_transactions)
+            self._since = now
+            room = self._producer.room(shard)
+            self._since = 0.0
+            self._has_lost()
+            if room < entries:
+                self._full_until[shard] = now + _FULL_POLL_S
+                return int(shard)
+        return None
+
+    def _append(self, group: list[Submission]) -> None:
+        whole = _joined([submission.batch for submission in group])
+        sorted_ = self._repeats.sort(whole)
+        new = np.flatnonzero(sorted_.statuses == Status.DURABLE)
+        batch = whole if len(new) == len(whole) else whole.pick(new)
+        batch = replace(batch, rows=np.arange(self._position + 1, self._position + 1 + len(batch)))
+        self._position += len(batch)
+        self._since = began = time.monotonic()
+        try:
+            placed = self._producer.append(batch) if len(batch) else []
+        except Interrupted as stop:
+            self._deliver([(submission, LogAway(str(stop), in_doubt=True)) for submission in group])
+            raise
+        finally:
+            self._since = 0.0
+        self._appended(time.monotonic() - began, len(batch))
+        has_lost = self._has_lost()
+        answers: list[Answer] = list(_cut(self._receipts(batch, placed, new, sorted_), group))
+        if has_lost:
+            # What these repeat may be among the lost.
+            answers = [answer if _is_new(answer) else _lost() for answer in answers]
+        self._deliver(list(zip(group, answers, strict=True)))
+
+    def _has_lost(self) -> bool:
+        """Whether the log was found to have lost entries; then what they held is not known any more."""
+        if self._producer.losses == self._losses:
+            return False
+        self._losses = self._producer.losses
+        self._repeats.forget()
+        return True
+
+    def _receipts(self, batch: Batch, placed: Sequence[Placed], new: Column, sorted_: Sorted) -> Receipts:
+        """Addresses of all rows of a group; remembers the new ones."""
+        shards = np.zeros(len(batch), dtype=np.int64)
+        sequences = np.zeros(len(batch), dtype=np.int64)
+        for entry in placed:
+            indexes = entry.rows - batch.rows[0]
+            shards[indexes] = entry.shard
+            sequences[indexes] = entry.id.sequence
+        if len(batch):
+            self._repeats.remember(batch, shards, sequences, batch.rows)
+        first = sorted_.first
+        if len(new) == len(sorted_.statuses):
+            return Receipts(self._generation, sorted_.statuses, shards, sequences, batch.rows)
+        for column, values in zip(
+            (first.shards, first.sequences, first.positions), (shards, sequences, batch.rows), strict=True
+        ):
+            column[new] = values
+            repeating = np.flatnonzero(sorted_.within != NEW)
+            column[repeating] = column[sorted_.within[repeating]]
+        return Receipts(self._generation, sorted_.statuses, first.shards, first.sequences, first.positions)
+
+
+def _is_new(answer: Answer) -> bool:
+    return isinstance(answer, Receipts) and answer.all_durable
+
+
+def _lost() -> LogAway:
+    return LogAway(
+        "the log lost entries that it had confirmed, perhaps these; send again, with the same ids",
+        in_doubt=True,
+    )
+
+
+def _backlog_full(shard: int) -> BacklogFull:
+    return BacklogFull(
+        f"shard {shard} has as many entries waiting as it may; its worker is behind, or does not run "
+        "(see: hftpipe status)"
+    )
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Rows one after the other; their numbers count nothing any more."""
+    if len(batches) == 1:
+        return batches[0]
+    txs = [batch.txs for batch in batches if batch.txs is not None]
+    return Batch(
+        "".join(batch.kinds for batch in batches),
+        np.concatenate([batch.accounts for batch in batches]),
+        np.concatenate(txs) if txs else None,
+        np.concatenate([batch.amounts for batch in batches]),
+        np.concatenate([batch.rows for batch in batches]),
+    )
+
+
+def _cut(receipts: Receipts, group: Sequence[Submission]) -> list[Receipts]:
+    """Each submission's part."""
+    if len(group) == 1:
+        return [receipts]
+    parts: list[Receipts] = []
+    start = 0
+    for submission in group:
+        part = slice(start, start + len(submission.batch))
+        start = part.stop
+        parts.append(
+            Receipts(
+                receipts.generation,
+                receipts.statuses[part],
+                receipts.shards[part],
+                receipts.sequences[part],
+                receipts.positions[part],
+            )
+        )
+    return parts

@@ -1,0 +1,24 @@
+"""Room for connections: each takes a file descriptor, and the system gives a process few unless it is asked."""
+
+import resource
+from collections.abc import Callable
+from typing import Final
+
+from hftpipe.config import ServeLimits
+
+_OTHERS: Final = 512
+"""Descriptors for what is no connection: stores, the log, listeners."""
+
+
+def make_room(transports: int, limits: ServeLimits, report: Callable[[str], None]) -> None:
+    """Raises this process's limit as far as it may, and says so where that is not enough."""
+    wanted = transports * limits.connections_max + _OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        report(
+            f"this process may open {hard} files, {wanted} are needed for {limits.connections_max} connections "
+            "on each transport: beyond that they wait to be accepted (raise it with: ulimit -Hn, LimitNOFILE)"
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,255 @@
+"""Ids that were sent before: told to the submitter with the first one's address, instead of appended again.
+
+This is a courtesy: that no id takes effect twice is the ledger's business. It looks in two places: among the latest
+transactions accepted here, applied or not, and in the stores, where all that was applied stands. Deposits and
+withdrawals alone have ids of their own.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hftpipe.core.slot_table import UNKNOWN, SlotTable
+from hftpipe.core.transaction import Batch, Column
+from hftpipe.errors import PassingFault, ShardStopped
+from hftpipe.ports import Books, Movement
+from hftpipe.reception.receipts import Status
+
+SHARDS_ASKED_MAX: Final = 16
+"""With more shards than this, only the one of the account is asked whether it knows an id."""
+
+NEW: Final = -1
+"""Stands for the row that a row repeats when it repeats none of the group."""
+
+
+class First(NamedTuple):
+    """Where the transaction that used an id first stands, and what it was; one column each."""
+
+    shards: Column
+    sequences: Column
+    positions: Column
+    letters: Column
+    accounts: Column
+    amounts: Column
+
+    @classmethod
+    def none(cls, count: int) -> "First":
+        """For so many rows, nothing known yet."""
+        return cls(*(np.zeros(count, dtype=np.int64) for _ in cls._fields))
+
+    def put(self, rows: NDArray[np.intp], values: "First") -> None:
+        """Writes what is known of some rows."""
+        for column, written in zip(self, values, strict=True):
+            column[rows] = written
+
+    def same(self, rows: NDArray[np.intp], batch: Batch) -> NDArray[np.bool_]:
+        """Whether rows of a batch have the same content as the first."""
+        same: NDArray[np.bool_] = (
+            (self.letters[rows] == batch.letters[rows])
+            & (self.accounts[rows] == batch.accounts[rows])
+            & (self.amounts[rows] == batch.amounts[rows])
+        )
+        return same
+
+
+class _Table(SlotTable):
+    """Ids with what is known of them."""
+
+    COLUMNS = ("ids", *First._fields)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        for name in First._fields:
+            setattr(self, name, np.zeros_like(self.ids))
+
+    def at(self, slots: NDArray[np.int32]) -> First:
+        return First(*(getattr(self, name)[slots] for name in First._fields))
+
+
+class RecentIds:
+    """The latest ids, at least half of `count_max` of them and never more, each in some 80 bytes.
+
+    Ids are kept in two tables; when the younger one is full, the older one is dropped.
+    """
+
+    def __init__(self, count_max: int, seed: int) -> None:
+        self._half = max(count_max // 2, 1)
+        self._seed = seed
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all of them."""
+        self._tables = (_Table(self._seed), _Table(self._seed))
+        self._highest = -1
+
+    def find(self, ids: Column) -> tuple[NDArray[np.intp], First]:
+        """Places, in the column, of ids that are known; and what is known of them."""
+        if not len(ids) or int(ids.min()) > self._highest:
+            return np.zeros(0, dtype=np.intp), First.none(0)
+        places, found = [], []
+        for table in self._tables:
+            slots = table.find(ids)
+            known = np.flatnonzero(slots != UNKNOWN)
+            places.append(known)
+            found.append(table.at(slots[known]))
+        return np.concatenate(places), First(*map(np.concatenate, zip(*found, strict=True)))
+
+    def add(self, ids: Column, first: First) -> None:
+        """Ids that are not known, each there once."""
+        for start in range(0, len(ids), self._half):
+            part = slice(start, start + self._half)
+            self._add(ids[part], First(*(column[part] for column in first)))
+
+    def _add(self, ids: Column, first: First) -> None:
+        if not len(ids):
+            return
+        if len(self._tables[0]) + len(ids) > self._half:
+            self._tables = (_Table(self._seed), self._tables[0])
+        table = self._tables[0]
+        new = table.enter(ids)
+        for name, column in zip(First._fields, first, strict=True):
+            getattr(table, name)[new] = column
+        self._highest = max(self._highest, int(ids.max()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sorted:
+    """Which rows of a group repeat an id.
+
+    statuses: of `Status`; what is DURABLE there is to be appended. first: of rows that are not. within: for a row that
+    repeats one of the group which is to be appended, that one's index; else NEW.
+    """
+
+    statuses: NDArray[np.uint8]
+    first: First
+    within: Column
+
+
+class Repeats:
+    """Sorts groups of transactions. For one thread; see `RecentIds` for `count_max` and `seed`."""
+
+    def __init__(self, books: Books, shards: int, count_max: int, seed: int) -> None:
+        self._books = books
+        self._shards = shards
+        self._recent = RecentIds(count_max, seed)
+
+    def sort(self, batch: Batch) -> Sorted:
+        """Tells repeats from new rows; what the stores cannot tell for now, the ledger does later."""
+        sorted_ = Sorted(
+            np.zeros(len(batch), dtype=np.uint8), First.none(len(batch)), np.full(len(batch), NEW)
+        )
+        if batch.txs is None:
+            return sorted_
+        moving = np.flatnonzero(batch.is_moving)
+        leaders, followers, led_by = _led(batch.txs[moving], moving)
+        known = self._known(batch, batch.txs, leaders, sorted_.first)
+        if len(known):
+            self._judge(batch, known, sorted_)
+        if len(followers):
+            self._follow(batch, followers, led_by, sorted_)
+        return sorted_
+
+    def remember(self, batch: Batch, shards: Column, sequences: Column, positions: Column) -> None:
+        """Rows that were appended, where they stand, and their positions in our source."""
+        if batch.txs is None:
+            return
+        rows = np.flatnonzero(batch.is_moving)
+        columns = (shards, sequences, positions, batch.letters, batch.accounts, batch.amounts)
+        self._recent.add(batch.txs[rows], First(*(column[rows].astype(np.int64) for column in columns)))
+
+    def warm(self, batch: Batch, shard: int, sequence: int) -> None:
+        """An entry that is in the log and not applied yet, whoever appended it."""
+        if batch.txs is None:
+            return
+        moving = np.flatnonzero(batch.is_moving)
+        leaders, _, _ = _led(batch.txs[moving], moving)
+        places, _ = self._recent.find(batch.txs[leaders])
+        new = batch.pick(np.delete(leaders, places))
+        zeros = np.zeros(len(new), dtype=np.int64)
+        self.remember(new, zeros + shard, zeros + sequence, zeros)
+
+    def forget(self) -> None:
+        """The log lost some of what was appended: what is applied is in the stores, the rest counts as new."""
+        self._recent.clear()
+
+    def close(self) -> None:
+        """Lets go of the books."""
+        self._books.close()
+
+    def _known(self, batch: Batch, ids: Column, rows: NDArray[np.intp], first: First) -> NDArray[np.intp]:
+        """Those of some rows whose ids were used before; writes down by what."""
+        places, found = self._recent.find(ids[rows])
+        if not len(places):
+            return self._applied(batch, ids, rows, first)
+        first.put(rows[places], found)
+        applied = self._applied(batch, ids, np.delete(rows, places), first)
+        return np.concatenate([rows[places], applied])
+
+    def _applied(self, batch: Batch, ids: Column, rows: NDArray[np.intp], first: First) -> NDArray[np.intp]:
+        if not len(rows):
+            return rows
+        rows = rows[np.argsort(ids[rows])]
+        found: dict[int, Movement] = {}
+        for shard, asked in self._asked(batch, rows):
+            # A shard that is busy or damaged tells nothing; it holds up no other.
+            with suppress(PassingFault, ShardStopped):
+                for tx, movement in self._books.taken(shard, ids[asked]).items():
+                    found.setdefault(tx, movement)
+        if not found:
+            return rows[:0]
+        known = rows[np.isin(ids[rows], np.array(list(found), dtype=np.int64))]
+        movements = [found[tx] for tx in ids[known].tolist()]
+        first.put(known, _first_of(movements))
+        return known
+
+    def _asked(self, batch: Batch, rows: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
+        """Which shards are asked for which rows: that of the account first, so that it has the first word."""
+        homes = batch.accounts[rows] % self._shards
+        of_home = [(int(shard), rows[homes == shard]) for shard in np.unique(homes)]
+        if self._shards == 1 or self._shards > SHARDS_ASKED_MAX:
+            return of_home
+        others = [(shard, rows[homes != shard]) for shard in range(self._shards)]
+        return of_home + [(shard, asked) for shard, asked in others if len(asked)]
+
+    def _judge(self, batch: Batch, rows: NDArray[np.intp], sorted_: Sorted) -> None:
+        same = sorted_.first.same(rows, batch)
+        sorted_.statuses[rows] = np.where(same, Status.DUPLICATE, Status.CONFLICT)
+
+    def _follow(
+        self, batch: Batch, followers: NDArray[np.intp], led_by: NDArray[np.intp], sorted_: Sorted
+    ) -> None:
+        """Rows whose id stands further up in the group are judged by what that row, or its own first one, says."""
+        first, statuses = sorted_.first, sorted_.statuses
+        is_new = statuses[led_by] == Status.DURABLE
+        new, leading = followers[is_new], led_by[is_new]
+        kinds = batch.letters.astype(np.int64)
+        zeros = np.zeros(len(new), dtype=np.int64)
+        content = (kinds[leading], batch.accounts[leading], batch.amounts[leading])
+        first.put(new, First(zeros, zeros, zeros, *content))
+        sorted_.within[new] = leading
+        old, repeated = followers[~is_new], led_by[~is_new]
+        first.put(old, First(*(column[repeated] for column in first)))
+        self._judge(batch, followers, sorted_)
+
+
+def _led(ids: Column, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """The rows that use an id for the first time, those that repeat one of them, and which."""
+    if len(ids) < 2 or (ids[1:] > ids[:-1]).all():
+        return rows, rows[:0], rows[:0]
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    leader = first[inverse]
+    is_leader = leader == np.arange(len(ids))
+    return rows[is_leader], rows[~is_leader], rows[leader[~is_leader]]
+
+
+def _first_of(movements: Sequence[Movement]) -> First:
+    """Transactions that were applied; their positions count in their own sources, and mean nothing here."""
+    values = [
+        (each.shard, each.entry.sequence, 0, ord(each.kind.value), each.account, each.amount)
+        for each in movements
+    ]
+    return First(*np.array(values, dtype=np.int64).T)

@@ -1,0 +1,96 @@
+"""The reception service, put together: a source of its own, and what the log holds that is not applied yet."""
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from random import Random
+
+from hftpipe.clock import SystemClock
+from hftpipe.config import IngestLimits, ServeLimits
+from hftpipe.core.entry import Entry, EntryId, decode, origin
+from hftpipe.errors import EntryDamaged
+from hftpipe.log.redis import RedisLogReader
+from hftpipe.ports import Books
+from hftpipe.producer import Surroundings
+from hftpipe.reception.desk import Desk
+from hftpipe.reception.metrics import Metrics
+from hftpipe.reception.repeats import Repeats
+from hftpipe.store.books import SqliteBooks
+from hftpipe.wiring import Pipeline
+
+
+class DeskWiring:
+    """Makes the desk of a pipeline; see `reception.service.OpenDesk`.
+
+    halt: when it is set, the log is not waited for any more. report: takes one line for people.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        halt: threading.Event,
+        report: Callable[[str], None],
+        reach: Callable[[str], None],
+        limits: ServeLimits,
+    ) -> None:
+        self._pipeline = pipeline
+        self._surroundings = Surroundings(SystemClock(halt), Random(), halt.is_set, report, reach)
+        self._limits = limits
+
+    def __call__(self, metrics: Metrics, failed: Callable[[BaseException], None]) -> Desk:
+        topology = self._pipeline.topology
+        # A source of this process alone: its positions count what it has appended, and nothing is resumed.
+        source = f"serve:{socket.gethostname()}:{secrets.token_hex(8)}"
+        producer = self._pipeline.producer(source, self._surroundings, IngestLimits(), resumable=False)
+        books = self._books()
+        repeats = Repeats(books, topology.shards, self._limits.recent_transactions_max, secrets.randbits(64))
+        self._warm(repeats, books)
+        return Desk(
+            topology,
+            producer=producer,
+            repeats=repeats,
+            books=self._books(),
+            metrics=metrics,
+            limits=self._limits,
+            failed=failed,
+        )
+
+    def _books(self) -> SqliteBooks:
+        return SqliteBooks(self._pipeline.place.home, self._pipeline.topology.shards)
+
+    def _warm(self, repeats: Repeats, books: Books) -> None:
+        """What was appended before this process began, and is not applied: its ids are known too.
+
+        Without it, who sends again what a killed process had appended would append it twice; the ledger would refuse
+        the second, and the submitter be told `durable` for it.
+        """
+        place, topology = self._pipeline.place, self._pipeline.topology
+        for shard in range(topology.shards):
+            reader = RedisLogReader(place.reconnector(f"serve:{shard}"), place.keys, shard, "serve")
+            with closing(reader):
+                last = reader.extent().last
+                if last is None:
+                    continue
+                applied = books.applied(shard) or origin(topology.generation)
+                newest = last.moved(1 - self._limits.warm_entries_max)
+                self._warm_shard(repeats, reader, shard, max(applied.moved(1), newest), last)
+
+    def _warm_shard(
+        self, repeats: Repeats, reader: RedisLogReader, shard: int, first: EntryId, last: EntryId
+    ) -> None:
+        shards = self._pipeline.topology.shards
+        while first <= last:
+            page = reader.range(first, last, self._limits.warm_page_entries)
+            if not page:
+                return
+            for raw in page:
+                try:
+                    entry = decode(raw, shard, shards)
+                except EntryDamaged:
+                    continue  # the worker of the shard stops there, and says so
+                if isinstance(entry, Entry):
+                    repeats.warm(entry.batch, shard, raw.id.sequence)
+            first = page[-1].id.moved(1)
