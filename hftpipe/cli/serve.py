@@ -35,9 +35,9 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     from hftpipe.clock import SystemClock
     from hftpipe.config import ServeLimits
     from hftpipe.faults import planted_here
+    from hftpipe.reception.access.tokens import Gate
     from hftpipe.reception.service import Surroundings
     from hftpipe.reception.service import serve as serving
-    from hftpipe.reception.tokens import Gate
     from hftpipe.validation import Rounding
     from hftpipe.wiring import open_pipeline, wait_for_server
     from hftpipe.wiring_reception import DeskWiring

@@ -58,7 +58,7 @@ def _add(path: Path, name: str, scopes: tuple[str, ...], rate: int | None) -> No
 
     from hftpipe.cli.output import say
     from hftpipe.errors import UsageError
-    from hftpipe.reception.token_file import SCOPES, Token, change, issue, require_name
+    from hftpipe.reception.access.token_file import SCOPES, Token, change, issue, require_name
 
     require_name(name)
     if not scopes:
@@ -80,7 +80,7 @@ def _add(path: Path, name: str, scopes: tuple[str, ...], rate: int | None) -> No
 def _remove(path: Path, name: str) -> None:
     from hftpipe.cli.output import say
     from hftpipe.errors import UsageError
-    from hftpipe.reception.token_file import Token, change
+    from hftpipe.reception.access.token_file import Token, change
 
     def without_it(tokens: tuple[Token, ...]) -> list[Token]:
         kept = [token for token in tokens if token.name != name]
@@ -96,7 +96,7 @@ def _remove(path: Path, name: str) -> None:
 
 def _list(path: Path, format_: str) -> None:
     from hftpipe.cli.output import write
-    from hftpipe.reception.token_file import load
+    from hftpipe.reception.access.token_file import load
 
     tokens, _ = load(path)
     rows = [

@@ -77,8 +77,8 @@ def _check(listening: "Listening") -> None:
     """Raises UsageError for what the service would refuse: told at once, not by a service that keeps failing."""
     from hftpipe.cli.output import say
     from hftpipe.config import ServeLimits
-    from hftpipe.reception.tls import server_context
-    from hftpipe.reception.tokens import Gate
+    from hftpipe.reception.access.tls import server_context
+    from hftpipe.reception.access.tokens import Gate
 
     listening.require_consistent()
     Gate(listening.token_file, now_ms=lambda: 0, report=say, limits=ServeLimits())

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hftpipe.config import ServeLimits
+from hftpipe.reception.access.tls import server_context
+from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.descriptors import make_room
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.server import HttpServer
 from hftpipe.reception.listening import Address, Listening
 from hftpipe.reception.metrics import Metrics
-from hftpipe.reception.tcp import TcpServer
-from hftpipe.reception.tls import server_context
-from hftpipe.reception.tokens import Gate
+from hftpipe.reception.tcp.server import TcpServer
 from hftpipe.validation import Rounding
 
 _LOOK_S: Final = 0.05

@@ -19,9 +19,9 @@ from hftpipe.client.replies import Closing, NotAReply, ReplyReader, Welcome, rep
 from hftpipe.config import LINE_BYTES_MAX
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import UsageError
-from hftpipe.reception.lines import Block, BlockBounds, Failure, LineConnection, Opening
 from hftpipe.reception.receipts import LogAway, Receipts
 from hftpipe.reception.receipts import Status as Told
+from hftpipe.reception.tcp.lines import Block, BlockBounds, Failure, LineConnection, Opening
 from hftpipe.validation import CsvValidator, JsonlValidator, Rounding
 from tests.core.model import Model
 

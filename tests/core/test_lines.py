@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hftpipe.config import LINE_BYTES_MAX
 from hftpipe.core.transaction import Batch
-from hftpipe.reception.lines import (
+from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts
+from hftpipe.reception.tcp.lines import (
     TRANSITIONS,
     Act,
     Block,
@@ -23,8 +24,7 @@ from hftpipe.reception.lines import (
     Opening,
     State,
 )
-from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts
-from hftpipe.reception.replies import Code
+from hftpipe.reception.tcp.replies import Code
 from hftpipe.validation import Rounding
 from tests.core.bad_input import ACCEPTED, SKIPPED, Case, csv_cases, json_cases, json_line
 

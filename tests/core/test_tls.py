@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hftpipe.errors import UsageError
-from hftpipe.reception.tls import server_context
+from hftpipe.reception.access.tls import server_context
 from tests.certificates import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY, written
 
 

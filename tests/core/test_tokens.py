@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from hftpipe.config import ServeLimits
 from hftpipe.errors import UsageError
-from hftpipe.reception.token_file import PREFIX, Scope, Token, change, digest_of, issue, load, parse, render
-from hftpipe.reception.tokens import SECRET_BYTES_MAX, Gate, Grant, TokenBucket, Unauthorized
+from hftpipe.reception.access.token_file import (
+    PREFIX,
+    Scope,
+    Token,
+    change,
+    digest_of,
+    issue,
+    load,
+    parse,
+    render,
+)
+from hftpipe.reception.access.tokens import SECRET_BYTES_MAX, Gate, Grant, TokenBucket, Unauthorized
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 POLL_MS = ServeLimits().token_poll_ms

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import orjson
 
 from hftpipe.config import IngestLimits, ServeLimits
+from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.server import HttpServer
-from hftpipe.reception.tokens import Gate
 from hftpipe.validation import Rounding
 from tests.shell.memory_pipeline import INGEST_LIMITS
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hftpipe.config import ServeLimits
-from hftpipe.reception.tcp import TcpServer
-from hftpipe.reception.tokens import Gate
+from hftpipe.reception.access.tokens import Gate
+from hftpipe.reception.tcp.server import TcpServer
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall
 
 SERVE_LIMITS = replace(LIMITS, stop_ms=1_000)

@@ -26,9 +26,9 @@ from hftpipe.client import (
     tls_context,
 )
 from hftpipe.errors import UsageError
-from hftpipe.reception.tls import server_context
-from hftpipe.reception.token_file import Scope, change, issue
-from hftpipe.reception.tokens import Gate
+from hftpipe.reception.access.tls import server_context
+from hftpipe.reception.access.token_file import Scope, change, issue
+from hftpipe.reception.access.tokens import Gate
 from tests.shell.reception_hall import WAIT_S
 from tests.shell.tcp_reception import SERVE_LIMITS, Reception, Relay, address_of, certificate
 

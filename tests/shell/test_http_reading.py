@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hftpipe.config import ServeLimits
+from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.budget import Budget
 from hftpipe.reception.http.messages import Head, Refused, Response
 from hftpipe.reception.http.reading import Reader
 from hftpipe.reception.http.request import Request, Route
-from hftpipe.reception.tokens import Gate
 
 LIMITS = replace(
     ServeLimits(), body_bytes_max=40, head_bytes_max=200, headers_max=5, request_line_bytes_max=30

@@ -18,10 +18,10 @@ import pytest
 from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.core.entry import Entry, RawEntry, decode
 from hftpipe.errors import UsageError
+from hftpipe.reception.access.tls import server_context
+from hftpipe.reception.access.tokens import Gate, Scope
 from hftpipe.reception.desk import Desk
-from hftpipe.reception.tcp import TcpServer
-from hftpipe.reception.tls import server_context
-from hftpipe.reception.tokens import Gate, Scope
+from hftpipe.reception.tcp.server import TcpServer
 from tests.certificates import written
 from tests.core.bad_input import json_line
 from tests.core.test_tokens import Door, token

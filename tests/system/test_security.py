@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import orjson
 import pytest
 
-from hftpipe.reception.token_file import Scope, change, issue, load
+from hftpipe.reception.access.token_file import Scope, change, issue, load
 from tests.certificates import KEY, written
 from tests.system.support import Running, System, wait_for
 

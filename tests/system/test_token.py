@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hftpipe.cli.main import COMMANDS, main
-from hftpipe.reception.token_file import SCOPES, digest_of, load
+from hftpipe.reception.access.token_file import SCOPES, digest_of, load
 from tests.certificates import KEY, OTHER_KEY, written
 
 

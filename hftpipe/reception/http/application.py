@@ -6,6 +6,7 @@ from typing import Final
 
 from hftpipe.config import ServeLimits
 from hftpipe.errors import PassingFault, ShardStopped
+from hftpipe.reception.access.tokens import Gate, Grant, Scope, Unauthorized
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.document import document
 from hftpipe.reception.http.lookups import Lookups
@@ -15,7 +16,6 @@ from hftpipe.reception.http.request import Request, Route, bearer, query_options
 from hftpipe.reception.http.submission import Submissions
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.receipts import BacklogFull, Unacknowledged
-from hftpipe.reception.tokens import Gate, Grant, Scope, Unauthorized
 from hftpipe.validation import Rounding
 
 _METHODS_OF_HEAD: Final = {b"HEAD": b"GET"}

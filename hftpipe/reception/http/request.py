@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from hftpipe.reception.access.tokens import Grant, Scope
 from hftpipe.reception.http.messages import Head, Refused, Response
-from hftpipe.reception.tokens import Grant, Scope
 
 PARAMETERS_MAX: Final = 8
 """Parts of a query that are looked at."""

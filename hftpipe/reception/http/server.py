@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from hftpipe.config import ServeLimits
+from hftpipe.reception.access.tls import server_context
+from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.application import Application
 from hftpipe.reception.http.connection import Connection
 from hftpipe.reception.metrics import Metrics
-from hftpipe.reception.tls import server_context
-from hftpipe.reception.tokens import Gate
 from hftpipe.validation import Rounding
 
 _TRANSPORT: Final = "http"

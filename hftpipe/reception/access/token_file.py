@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from hftpipe.errors import UsageError
-from hftpipe.reception.private_file import Signature, read_private
+from hftpipe.reception.access.private_file import Signature, read_private
 
 TOKENS_MAX: Final = 1_000
 """Tokens of one file: each that is presented is compared with all of them."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from hftpipe.reception.replies import VERSION, ReplyMode
+from hftpipe.reception.tcp.replies import VERSION, ReplyMode
 from hftpipe.validation import shown
 from hftpipe.validation.csv import BYTE_ORDER_MARK
 from hftpipe.validation.lines import clean_text

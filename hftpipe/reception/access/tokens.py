@@ -7,8 +7,8 @@ from typing import Final
 
 from hftpipe.config import ServeLimits
 from hftpipe.errors import HftpipeError, UsageError
-from hftpipe.reception.private_file import Signature, signature_of
-from hftpipe.reception.token_file import Scope, Token, digest_of, load
+from hftpipe.reception.access.private_file import Signature, signature_of
+from hftpipe.reception.access.token_file import Scope, Token, digest_of, load
 
 __all__ = ["Gate", "Grant", "Scope", "TokenBucket", "Unauthorized"]
 

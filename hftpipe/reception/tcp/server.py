@@ -11,11 +11,11 @@ from typing import Final
 
 from hftpipe.config import ServeLimits
 from hftpipe.errors import UsageError
+from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.metrics import Metrics
-from hftpipe.reception.replies import Code, error_reply
-from hftpipe.reception.tcp_connection import TRANSPORT, Service, TcpConnection
-from hftpipe.reception.tokens import Gate
+from hftpipe.reception.tcp.connection import TRANSPORT, Service, TcpConnection
+from hftpipe.reception.tcp.replies import Code, error_reply
 from hftpipe.validation import Rounding
 
 _BACKLOG: Final = 1_024

@@ -22,9 +22,9 @@ import numpy as np
 from hftpipe.config import LINE_BYTES_MAX
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import SourceRefused
-from hftpipe.reception.hello import Hello, NotHello, garbage, garbage_byte, read_hello
 from hftpipe.reception.receipts import Receipts, Unacknowledged
-from hftpipe.reception.replies import (
+from hftpipe.reception.tcp.hello import Hello, NotHello, garbage, garbage_byte, read_hello
+from hftpipe.reception.tcp.replies import (
     Code,
     ReplyMode,
     batch_reply,

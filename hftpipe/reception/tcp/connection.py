@@ -12,12 +12,12 @@ from typing import Final, cast
 
 from hftpipe.config import ServeLimits
 from hftpipe.core.transaction import Batch
+from hftpipe.reception.access.tokens import Gate, Grant, Scope, Unauthorized
 from hftpipe.reception.desk import Desk
-from hftpipe.reception.lines import Block, BlockBounds, End, Event, Failure, LineConnection, Opening
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.receipts import Receipts, Unacknowledged
-from hftpipe.reception.replies import Code
-from hftpipe.reception.tokens import Gate, Grant, Scope, Unauthorized
+from hftpipe.reception.tcp.lines import Block, BlockBounds, End, Event, Failure, LineConnection, Opening
+from hftpipe.reception.tcp.replies import Code
 from hftpipe.validation import Rounding
 
 TRANSPORT: Final = "tcp"

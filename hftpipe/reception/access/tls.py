@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from hftpipe.errors import UsageError
-from hftpipe.reception.private_file import read_private
+from hftpipe.reception.access.private_file import read_private
 
 _ENCRYPTED = "the key is encrypted"
 
