@@ -287,7 +287,7 @@ def test_a_client_without_a_message_is_told_and_closed(hall: Hall) -> None:
 
 def test_replies_that_nobody_reads_do_not_pile_up(hall: Hall) -> None:
     limits = replace(
-        LIMITS, write_buffer_bytes_max=1 << 14, read_ahead_bytes_max=1 << 14, message_ms=30_000, idle_ms=400
+        LIMITS, write_buffer_bytes_max=1 << 14, read_ahead_bytes_max=1 << 14, message_ms=30_000, unread_ms=400
     )
 
     async def scenario() -> None:

@@ -1,1 +1,1 @@
-"""Lines over TCP: `lines.py` is the protocol, bytes in and events out; `connection.py` and `server.py` move the bytes."""
+"""Lines over TCP: `lines.py` is the protocol, bytes in, events out; `connection.py`, `server.py` move the bytes."""
