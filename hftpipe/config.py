@@ -162,6 +162,8 @@ class ServeLimits:
     """Lines of one TCP connection that are validated, and submitted, at a time."""
     wary_lines_max: int = 256
     """The same of a connection that is new, or has just sent many invalid lines: they cost most."""
+    blocks_max: int = 2
+    """Blocks of one TCP connection that are taken before the first one is answered."""
     linger_ms: int = 1_000
     """After the last reply, what a client still sends is read and dropped for so long: to close with unread bytes
     would be a reset, which may overtake the reply."""

@@ -228,6 +228,9 @@ class Books(Protocol):
     def applied(self, shard: int) -> EntryId | None:
         """The last entry applied; None when none is."""
 
+    def highest(self, shard: int) -> int:
+        """No id that the shard has taken is above it; -1 when none is taken."""
+
     def standing(self, account: int) -> Standing | None:
         """An account; None when no applied transaction has named it."""
 

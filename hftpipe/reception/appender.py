@@ -9,9 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.core.transaction import Batch, Column
@@ -28,22 +30,40 @@ _CHECK_S: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
+class Lane:
+    """Submissions that keep their order: when one of them is not appended, none behind it is.
+
+    is_broken: one was not.
+    """
+
+    is_broken: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Submission:
-    """Rows that somebody waits for.
+    """Rows that somebody waits for, until `is_void` is set.
 
     patient: waits while a shard's backlog is full; else is refused then.
-    answer: called in the appender's thread, or given up on by setting `is_void`.
     """
 
     batch: Batch
     patient: bool
+    lane: Lane
     rows_by_shard: Column
     is_void: bool = False
 
     @classmethod
-    def of(cls, batch: Batch, shards: int, *, patient: bool) -> "Submission":
+    def of(cls, batch: Batch, shards: int, lane: Lane, *, patient: bool) -> "Submission":
         """A submission of some rows to so many shards."""
-        return cls(batch, patient, np.bincount(batch.accounts % shards, minlength=shards))
+        if len(batch) == 1:
+            return cls(batch, patient, lane, _one_row(shards)[int(batch.accounts[0]) % shards])
+        return cls(batch, patient, lane, np.bincount(batch.accounts % shards, minlength=shards))
+
+
+@lru_cache(1)
+def _one_row(shards: int) -> NDArray[np.int64]:
+    """For each shard, what a lone row of it counts."""
+    return np.eye(shards, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -88,6 +108,7 @@ class Appender:
         self._since = 0.0
         self._position = 0
         self._losses = producer.losses
+        self._last_of: dict[int, int] = {}
         self._thread = threading.Thread(target=self._work, name="appender", daemon=True)
 
     def start(self) -> None:
@@ -150,22 +171,28 @@ class Appender:
         """The submissions to append now: as many as a group may have, all with ids or all without."""
         group: list[Submission] = []
         left: deque[Submission] = deque()
+        held: set[Lane] = set()
         refused: list[tuple[Submission, Answer]] = []
         rows = np.zeros(1, dtype=np.int64)
         while self._waiting:
             submission = self._waiting.popleft()
-            if submission.is_void:
+            if submission.is_void or submission.lane.is_broken:
+                refused.append((submission, _broken()))
                 continue
             joined = rows + submission.rows_by_shard
             if group and not self._joins(group[0], submission, int(joined.sum())):
                 left.append(submission)
                 break
-            if (shard := self._full_shard(joined)) is None:
+            if submission.lane in held:
+                left.append(submission)
+            elif (shard := self._full_shard(joined)) is None:
                 group.append(submission)
                 rows = joined
             elif submission.patient and not self._queue.is_closed:
                 left.append(submission)
+                held.add(submission.lane)
             else:
+                submission.lane.is_broken = True
                 refused.append((submission, _backlog_full(shard)))
         self._waiting.extendleft(reversed(left))
         if refused:
@@ -213,7 +240,16 @@ class Appender:
         if has_lost:
             # What these repeat may be among the lost.
             answers = [answer if _is_new(answer) else _lost() for answer in answers]
+            for submission, answer in zip(group, answers, strict=True):
+                submission.lane.is_broken |= not _is_new(answer)
         self._deliver(list(zip(group, answers, strict=True)))
+
+    def _note_others(self, entry: Placed) -> None:
+        """Ids of entries are dense: one that does not follow ours shows that somebody else appends too."""
+        before = self._last_of.get(entry.shard)
+        if before is not None and entry.id.sequence != before + 1:
+            self._repeats.meet_others()
+        self._last_of[entry.shard] = entry.id.sequence
 
     def _has_lost(self) -> bool:
         """Whether the log was found to have lost entries; then what they held is not known any more."""
@@ -231,6 +267,7 @@ class Appender:
             indexes = entry.rows - batch.rows[0]
             shards[indexes] = entry.shard
             sequences[indexes] = entry.id.sequence
+            self._note_others(entry)
         if len(batch):
             self._repeats.remember(batch, shards, sequences, batch.rows)
         first = sorted_.first
@@ -243,6 +280,10 @@ class Appender:
             repeating = np.flatnonzero(sorted_.within != NEW)
             column[repeating] = column[sorted_.within[repeating]]
         return Receipts(self._generation, sorted_.statuses, first.shards, first.sequences, first.positions)
+
+
+def _broken() -> LogAway:
+    return LogAway("what was sent before it was not appended; send both again, with the same ids")
 
 
 def _is_new(answer: Answer) -> bool:

@@ -10,7 +10,7 @@ from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.core.transaction import Batch
 from hftpipe.ports import Books, Topology
 from hftpipe.producer import Producer
-from hftpipe.reception.appender import Answer, Appender, Submission
+from hftpipe.reception.appender import Answer, Appender, Lane, Submission
 from hftpipe.reception.budget import Budget
 from hftpipe.reception.inquiries import Inquiries
 from hftpipe.reception.metrics import Metrics
@@ -47,6 +47,7 @@ class Desk(Inquiries):
         self._pending: dict[Submission, asyncio.Future[Receipts]] = {}
         self._queued = 0
         self._room = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._why_not = ""
         self._appender = Appender(
@@ -62,16 +63,22 @@ class Desk(Inquiries):
         self._appender.start()
         self._sweep = self._loop.create_task(self._give_up_in_time())
 
-    async def submit(self, batch: Batch, *, transport: str, patient: bool) -> Receipts:
+    async def submit(
+        self, batch: Batch, *, transport: str, patient: bool, lane: Lane | None = None
+    ) -> Receipts:
         """Returns when every row is durable, or known to be there already; one receipt a row.
 
         batch: not empty; its rows are the caller's own numbers, and mean nothing here.
-        patient: waits while a shard's backlog is full.
+        patient: waits while a shard's backlog is full. lane: keeps the order of submissions that are in it at once;
+        they are answered in order, too.
         Raises BacklogFull (nothing was taken), and LogAway: at once when the log is known to be away, and `in_doubt`
         when it went away meanwhile. A caller that is cancelled does not know what became of the rows.
         """
-        await self._wait_for_room(len(batch), patient=patient)
-        submission = Submission.of(batch, self.topology.shards, patient=patient)
+        if not patient and self._turn.locked():
+            raise _too_many()
+        async with self._turn:  # first come, first served: a lane's order begins here
+            await self._wait_for_room(len(batch), patient=patient)
+        submission = Submission.of(batch, self.topology.shards, lane or Lane(), patient=patient)
         future: asyncio.Future[Receipts] = self._loop.create_future()
         self._pending[submission] = future
         self._queued += len(batch)
@@ -109,7 +116,7 @@ class Desk(Inquiries):
             if not self._queued or self._queued + rows <= self.limits.queue_transactions_max:
                 return
             if not patient:
-                raise BacklogFull("more transactions wait to be appended than may; send again soon")
+                raise _too_many()
             self._room.clear()
             await self._room.wait()
 
@@ -169,3 +176,7 @@ class Desk(Inquiries):
     def _appender_ended(self, error: BaseException | None) -> None:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._note_end, error)
+
+
+def _too_many() -> BacklogFull:
+    return BacklogFull("more transactions wait to be appended than may; send again soon")

@@ -1,7 +1,8 @@
 """Ids that were sent before: told to the submitter with the first one's address, instead of appended again.
 
 This is a courtesy: that no id takes effect twice is the ledger's business. It looks in two places: among the latest
-transactions accepted here, applied or not, and in the stores, where all that was applied stands. Deposits and
+transactions accepted here, applied or not, and in the stores, where all that was applied stands. The stores are asked
+only for ids that may be there: not above what they held at the start, and what is not remembered any more. Deposits and
 withdrawals alone have ids of their own.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hftpipe.core.slot_table import UNKNOWN, SlotTable
-from hftpipe.core.transaction import Batch, Column
+from hftpipe.core.transaction import INT64_MAX, Batch, Column
 from hftpipe.errors import PassingFault, ShardStopped
 from hftpipe.ports import Books, Movement
 from hftpipe.reception.receipts import Status
@@ -63,6 +64,7 @@ class _Table(SlotTable):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
+        self.highest = -1
         for name in First._fields:
             setattr(self, name, np.zeros_like(self.ids))
 
@@ -79,19 +81,23 @@ class RecentIds:
     def __init__(self, count_max: int, seed: int) -> None:
         self._half = max(count_max // 2, 1)
         self._seed = seed
+        self.forgotten = -1
+        """No id that was dropped is above it."""
         self.clear()
 
     def clear(self) -> None:
         """Forgets all of them."""
         self._tables = (_Table(self._seed), _Table(self._seed))
-        self._highest = -1
 
     def find(self, ids: Column) -> tuple[NDArray[np.intp], First]:
         """Places, in the column, of ids that are known; and what is known of them."""
-        if not len(ids) or int(ids.min()) > self._highest:
+        if not len(ids):
             return np.zeros(0, dtype=np.intp), First.none(0)
-        places, found = [], []
+        places, found = [np.zeros(0, dtype=np.intp)], [First.none(0)]
+        lowest = int(ids.min())
         for table in self._tables:
+            if lowest > table.highest:
+                continue
             slots = table.find(ids)
             known = np.flatnonzero(slots != UNKNOWN)
             places.append(known)
@@ -108,12 +114,13 @@ class RecentIds:
         if not len(ids):
             return
         if len(self._tables[0]) + len(ids) > self._half:
+            self.forgotten = max(self.forgotten, self._tables[1].highest)
             self._tables = (_Table(self._seed), self._tables[0])
         table = self._tables[0]
         new = table.enter(ids)
         for name, column in zip(First._fields, first, strict=True):
             getattr(table, name)[new] = column
-        self._highest = max(self._highest, int(ids.max()))
+        table.highest = max(table.highest, int(ids.max()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +143,8 @@ class Repeats:
         self._books = books
         self._shards = shards
         self._recent = RecentIds(count_max, seed)
+        self._applied_max = max(map(books.highest, range(shards)))
+        """No id that others have appended is above it, as far as is known."""
 
     def sort(self, batch: Batch) -> Sorted:
         """Tells repeats from new rows; what the stores cannot tell for now, the ledger does later."""
@@ -172,9 +181,14 @@ class Repeats:
         zeros = np.zeros(len(new), dtype=np.int64)
         self.remember(new, zeros + shard, zeros + sequence, zeros)
 
+    def meet_others(self) -> None:
+        """Others append too: any id may be in the stores from now on."""
+        self._applied_max = INT64_MAX
+
     def forget(self) -> None:
         """The log lost some of what was appended: what is applied is in the stores, the rest counts as new."""
         self._recent.clear()
+        self.meet_others()
 
     def close(self) -> None:
         """Lets go of the books."""
@@ -190,6 +204,7 @@ class Repeats:
         return np.concatenate([rows[places], applied])
 
     def _applied(self, batch: Batch, ids: Column, rows: NDArray[np.intp], first: First) -> NDArray[np.intp]:
+        rows = rows[ids[rows] <= max(self._applied_max, self._recent.forgotten)]
         if not len(rows):
             return rows
         rows = rows[np.argsort(ids[rows])]

@@ -28,6 +28,10 @@ class SqliteBooks:
         with self._book(shard) as book:
             return None if book is None else book.applied()
 
+    def highest(self, shard: int) -> int:
+        with self._book(shard) as book:
+            return -1 if book is None else book.highest()
+
     def standing(self, account: int) -> Standing | None:
         with self._book(shard_of(account, len(self._paths))) as book:
             return None if book is None else book.standing(account)

@@ -84,6 +84,11 @@ class ShardBook:
         entry = entry_id(checkpoint)
         return entry if entry.sequence >= 0 else None
 
+    def highest(self) -> int:
+        """No id taken is above it; -1 when none is taken."""
+        (highest,) = one_row(self._connection, _HIGHEST)
+        return int(highest)
+
     def standing(self, account: int) -> Standing | None:
         """An account; None when no applied transaction has named it."""
         row = self._connection.execute(_STANDING, (account,)).fetchone()
@@ -94,9 +99,8 @@ class ShardBook:
 
     def taken(self, txs: Column) -> dict[int, Movement]:
         """For those of some ids that are taken: the transaction that took each."""
-        (highest,) = one_row(self._connection, _HIGHEST)
         found: dict[int, Movement] = {}
-        if len(asked := txs[txs <= highest]):
+        if len(asked := txs[txs <= self.highest()]):
             for number, wanted in self._ids.takers(np.unique(asked)).items():
                 found |= self._told(number).taking(wanted)
         return found

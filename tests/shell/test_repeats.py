@@ -33,6 +33,9 @@ class Shelf:
     def applied(self, shard: int) -> EntryId | None:
         raise NotImplementedError
 
+    def highest(self, shard: int) -> int:
+        return max((tx for _, tx in self.movements if tx is not None), default=-1)
+
     def standing(self, account: int) -> Standing | None:
         raise NotImplementedError
 

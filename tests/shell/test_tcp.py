@@ -314,7 +314,7 @@ def test_replies_that_nobody_reads_do_not_pile_up(hall: Hall) -> None:
 
 def test_who_sends_for_ever_is_not_read_while_the_log_is_full(hall: Hall) -> None:
     limits = replace(LIMITS, read_ahead_bytes_max=1 << 14)
-    beyond = LIMITS.pending_bytes_max - 2 * limits.read_ahead_bytes_max
+    beyond = LIMITS.pending_bytes_max - (1 + limits.blocks_max) * limits.read_ahead_bytes_max
 
     async def scenario() -> None:
         async with party(hall, limits, ingest=FULL) as here:

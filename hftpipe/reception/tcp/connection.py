@@ -1,11 +1,12 @@
 """One TCP connection: moves bytes between its socket, the protocol (`lines.py`) and the desk, and holds its bounds.
 
-While there is something to do a task does it, one block after the other, so that the order of the bytes is the order
-of the log; an idle connection has none. Nobody has a timer: the server looks at all deadlines once in a while.
+While there is something to do a task does it: takes blocks one after the other and hands them in, the next one while
+the last one is appended; they share a lane, so that the order of the bytes is the order of the log. An idle connection
+has none. Nobody has a timer: the server looks at all deadlines once in a while.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -13,6 +14,7 @@ from typing import Final, cast
 from hftpipe.config import ServeLimits
 from hftpipe.core.transaction import Batch
 from hftpipe.reception.access.tokens import Gate, Grant, Scope, Unauthorized
+from hftpipe.reception.appender import Lane
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.receipts import Receipts, Unacknowledged
@@ -49,12 +51,13 @@ class TcpConnection(asyncio.BufferedProtocol):
     """Bytes that were read are taken from the budget, and given back when they are answered."""
 
     __slots__ = (
-        "_block_octets",
         "_clogged_since",
         "_drained",
         "_grant",
+        "_in_hand",
         "_is_ended",
         "_is_half_closed",
+        "_lane",
         "_line_since",
         "_lines",
         "_loop",
@@ -76,13 +79,17 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._service = service
         self._loop = asyncio.get_running_loop()
         limits = service.limits
-        bounds = BlockBounds(limits.read_ahead_bytes_max, limits.block_lines_max, limits.wary_lines_max)
+        bounds = BlockBounds(
+            limits.read_ahead_bytes_max, limits.block_lines_max, limits.wary_lines_max, limits.blocks_max
+        )
         self._lines = LineConnection(rounding=service.rounding, bounds=bounds)
         self._grant: Grant | None = None
         self._task: asyncio.Task[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_ended = self._is_half_closed = False
-        self._block_octets = self._reserved = self._owed = 0
+        self._lane = Lane()
+        self._in_hand: deque[tuple[Block, asyncio.Task[Receipts | None]]] = deque()
+        self._reserved = self._owed = 0
         self._owing: asyncio.Task[None] | None = None
         self._unfinished: int | None = None
         self._quiet_since = self._line_since = self._loop.time()
@@ -141,12 +148,12 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._regulate()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self._over_since is None and (self._block_octets or self._lines.held):
+        if self._over_since is None and (self._in_hand or self._lines.held):
             self._service.metrics.dropped(TRANSPORT, "connection_lost")
         self._over_since = self._loop.time()
-        for task in (self._task, self._owing):
-            if task is not None:
-                task.cancel()
+        self._drop()
+        if self._owing is not None:
+            self._owing.cancel()
         self._service.desk.budget.give(self._reserved)
         self._reserved = 0
         self._service.metrics.closed(TRANSPORT)
@@ -179,8 +186,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def give_up(self) -> None:
         """Closes without waiting for what is not answered yet."""
-        if self._task is not None:
-            self._task.cancel()
+        self._drop()
         if self._over_since is None:
             self._finish(self._lines.fail(Code.STOPPING))
         self._transport.close()
@@ -225,7 +231,8 @@ class TcpConnection(asyncio.BufferedProtocol):
             case Opening(secret):
                 self._open(secret)
             case Block():
-                await self._hand_in(event)
+                self._hand_in(event)
+                await asyncio.sleep(0)  # who sends much is not to keep the others waiting
             case Failure(code, reply):
                 self._service.metrics.dropped(TRANSPORT, code)
                 self._finish(reply)
@@ -247,34 +254,41 @@ class TcpConnection(asyncio.BufferedProtocol):
         topology = self._service.desk.topology
         self._write(self._lines.admit(topology.pipeline, topology.shards))
 
-    async def _hand_in(self, block: Block) -> None:
-        """Submits a block and answers it."""
+    def _hand_in(self, block: Block) -> None:
+        """Submits a block; while it is appended, the next one can be taken."""
         if self._grant is None or not self._service.gate.is_current(self._grant):
             self._fail(Code.UNAUTHORIZED, "the token was withdrawn while the connection was open")
             return
         self._grant.charge(block.validated.rows)
-        self._block_octets = block.octets
-        batch = block.validated.batch
+        submitting = self._loop.create_task(self._submit(block.validated.batch))
+        self._in_hand.append((block, submitting))
+        submitting.add_done_callback(self._answer)
         self._regulate()
-        try:
-            receipts = await self._submit(batch)
-        except Unacknowledged as unacknowledged:
-            self._service.metrics.dropped(TRANSPORT, "busy")
-            self._finish(self._lines.busy(block, unacknowledged))
-        else:
-            for reason, rows in Counter(row.reason for row in block.validated.invalid).items():
-                self._service.metrics.invalid(TRANSPORT, reason, rows)
-            self._write(self._lines.answer(block, receipts))
-        finally:
-            self._block_octets = 0
-            self._quiet_since = self._loop.time()
-            self._settle()
 
     async def _submit(self, batch: Batch) -> Receipts | None:
-        if len(batch):
-            return await self._service.desk.submit(batch, transport=TRANSPORT, patient=True)
-        await asyncio.sleep(0)  # who sends nothing but bad lines is not to keep the others waiting
-        return None
+        if not len(batch):
+            return None
+        return await self._service.desk.submit(batch, transport=TRANSPORT, patient=True, lane=self._lane)
+
+    def _answer(self, _: "asyncio.Task[Receipts | None]") -> None:
+        """Answers blocks in their order, as far as they are done."""
+        while self._in_hand and self._in_hand[0][1].done() and self._over_since is None:
+            block, submitted = self._in_hand.popleft()
+            self._quiet_since = self._loop.time()
+            try:
+                receipts = submitted.result()
+            except Unacknowledged as unacknowledged:
+                self._service.metrics.dropped(TRANSPORT, "busy")
+                self._finish(self._lines.busy(block, unacknowledged))
+            except BaseException:
+                self._transport.abort()
+                raise
+            else:
+                for reason, rows in Counter(row.reason for row in block.validated.invalid).items():
+                    self._service.metrics.invalid(TRANSPORT, reason, rows)
+                self._write(self._lines.answer(block, receipts))
+        self._settle()
+        self._wake()
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -307,16 +321,33 @@ class TcpConnection(asyncio.BufferedProtocol):
         if reply and not self._transport.is_closing():
             self._transport.write(reply)
 
+    def _drop(self) -> None:
+        """Waits for nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+        in_hand, self._in_hand = self._in_hand, deque()
+        for _, submitting in in_hand:
+            submitting.cancel()
+
+    @property
+    def _octets_in_hand(self) -> int:
+        return sum(block.octets for block, _ in self._in_hand)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Nothing is done for it."""
+        return self._task is None and not self._in_hand
+
     # --- bounds ------------------------------------------------------------------------------------------------
 
     def _is_late(self, now: float) -> bool:
         limits = self._service.limits
         if self._paused_since is not None:
             # It cannot send; only when nothing is done for it either, it is not to wait for ever.
-            return self._task is None and now >= self._paused_since + limits.idle_ms / 1000
+            return self._is_idle and now >= self._paused_since + limits.idle_ms / 1000
         if self._unfinished is not None:
             return now >= self._line_since + limits.message_ms / 1000
-        return self._task is None and now >= self._quiet_since + limits.idle_ms / 1000
+        return self._is_idle and now >= self._quiet_since + limits.idle_ms / 1000
 
     def _regulate(self) -> None:
         """Reads on, or not."""
@@ -343,7 +374,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def _settle(self) -> None:
         """Gives back to the budget what is done with."""
-        surplus = self._reserved - self._lines.held - self._block_octets
+        surplus = self._reserved - self._lines.held - self._octets_in_hand
         if surplus > 0:
             self._reserved -= surplus
             self._service.desk.budget.give(surplus)

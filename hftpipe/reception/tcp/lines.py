@@ -73,6 +73,7 @@ class BlockBounds:
     bytes_max: int = 1 << 18
     lines_max: int = 4_096
     wary_lines_max: int = 256
+    blocks_max: int = 2
 
 
 # --- events ---------------------------------------------------------------------------------------------------
@@ -124,9 +125,7 @@ class State(Enum):
     FORMAT = auto()
     """The line that shows the format is waited for."""
     LINES = auto()
-    """Lines can be taken."""
-    ANSWERING = auto()
-    """A block was taken, and is not answered."""
+    """Lines can be taken, as long as not too many blocks of them are unanswered."""
     CLOSED = auto()
     """Nothing more happens."""
 
@@ -137,8 +136,6 @@ class Act(Enum):
     OPENED = auto()
     ADMITTED = auto()
     UNDERSTOOD = auto()
-    TOOK = auto()
-    ANSWERED = auto()
     CLOSED = auto()
 
 
@@ -146,8 +143,6 @@ TRANSITIONS: Final = {
     (State.OPENING, Act.OPENED): State.ASKING,
     (State.ASKING, Act.ADMITTED): State.FORMAT,
     (State.FORMAT, Act.UNDERSTOOD): State.LINES,
-    (State.LINES, Act.TOOK): State.ANSWERING,
-    (State.ANSWERING, Act.ANSWERED): State.LINES,
     **{(state, Act.CLOSED): State.CLOSED for state in State},
 }
 """All that can happen; anything else is a bug of the caller (KeyError)."""
@@ -173,6 +168,7 @@ class LineConnection:
         "_columnar",
         "_cut",
         "_hello",
+        "_in_hand",
         "_is_ended",
         "_line",
         "_line_began",
@@ -180,6 +176,7 @@ class LineConnection:
         "_plain",
         "_received",
         "_rounding",
+        "_taken_line",
         "state",
     )
 
@@ -191,7 +188,8 @@ class LineConnection:
         self._buffer = bytearray()
         self._received = 0
         self._line_began = 0
-        self._line = 0
+        self._line = self._taken_line = 0
+        self._in_hand = 0
         self._is_ended = False
         self._cut: Code | None = None
         self._hello: Hello | None = None
@@ -230,7 +228,10 @@ class LineConnection:
     # --- events out --------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
-        """What there is to do; None when more bytes are needed first, or an answer."""
+        """What there is to do; None when more bytes are needed first, or an answer.
+
+        Up to `blocks_max` blocks can be taken before the first one is answered; everything else waits for all answers.
+        """
         if self.state is State.OPENING:
             return self._open()
         if self.state is State.FORMAT:
@@ -245,8 +246,8 @@ class LineConnection:
         return hello_reply(pipeline, shards) if self._hello is not None else b""
 
     def answer(self, block: Block, receipts: Receipts | None) -> bytes:
-        """The replies to a block; receipts: of its valid rows, None when it has none."""
-        self._go(Act.ANSWERED)
+        """The replies to the first block that has none; receipts: of its valid rows, None when it has none."""
+        self._in_hand -= 1
         self._line = block.last_line
         if self._hello is not None and self._hello.replies is ReplyMode.BATCH:
             return batch_reply(block.first_line, block.last_line, block.validated, receipts)
@@ -300,11 +301,10 @@ class LineConnection:
         self._go(Act.UNDERSTOOD)
         del self._buffer[: len(line)]
         if not marked:
-            self._line = 1
+            self._line = self._taken_line = 1
             return None
-        self._go(Act.TOOK)
         report = Invalid(1, "", InvalidReason.BAD_ENCODING, shown("byte order mark"))
-        return Block(1, 1, Validated(Batch.of("", [], [], [], []), [report], 1), len(line))
+        return self._took(Block(1, 1, Validated(Batch.of("", [], [], [], []), [report], 1), len(line)))
 
     def _first_line(self) -> bytes | Failure | End | None:
         """The line at the front, with its end; it stays there."""
@@ -321,17 +321,23 @@ class LineConnection:
     # --- lines -------------------------------------------------------------------------------------------------
 
     def _take(self) -> Event | None:
+        if self._in_hand >= self._bounds.blocks_max:
+            return None
         lines, count = self._complete_lines()
         if not lines:
-            return self._no_line()
+            return None if self._in_hand else self._no_line()
         validator = self._plain if count <= _PLAIN_LINES_MAX else self._columnar
-        first_line = self._line + 1
+        first_line = self._taken_line + 1
         validated = validator.validate(lines, first_line)
         del self._buffer[: len(lines)]
         is_good = len(validated.invalid) <= count * _BAD_SHARE_MAX
         self._lines_max = self._bounds.lines_max if is_good else self._bounds.wary_lines_max
-        self._go(Act.TOOK)
-        return Block(first_line, self._line + count, validated, len(lines))
+        return self._took(Block(first_line, self._taken_line + count, validated, len(lines)))
+
+    def _took(self, block: Block) -> Block:
+        self._in_hand += 1
+        self._taken_line = block.last_line
+        return block
 
     def _complete_lines(self) -> tuple[bytes, int]:
         """As many lines from the front as may be taken at once, and how many they are; not an over-long one."""
