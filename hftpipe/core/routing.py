@@ -14,6 +14,8 @@ def route(batch: Batch, shards: int) -> dict[int, Batch]:
     """The batch split by shard; shards without a transaction are absent, order within a shard is kept."""
     if shards == 1 or not len(batch):
         return {0: batch} if len(batch) else {}
+    if len(batch) == 1:
+        return {shard_of(int(batch.accounts[0]), shards): batch}
     # Small numbers sort by radix: one pass, and stable.
     shard = (batch.accounts % shards).astype(np.uint16)
     order = np.argsort(shard, kind="stable")

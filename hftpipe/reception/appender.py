@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -23,6 +23,8 @@ from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts, Status
 from hftpipe.reception.repeats import NEW, Repeats, Sorted
 
 Answer: TypeAlias = Receipts | BacklogFull | LogAway
+
+_DURABLE: Final = int(Status.DURABLE)
 
 _FULL_POLL_S: Final = IngestLimits().backlog_poll_ms / 1000
 _CHECK_S: Final = 1.0
@@ -222,10 +224,8 @@ class Appender:
     def _append(self, group: list[Submission]) -> None:
         whole = _joined([submission.batch for submission in group])
         sorted_ = self._repeats.sort(whole)
-        new = np.flatnonzero(sorted_.statuses == Status.DURABLE)
-        batch = whole if len(new) == len(whole) else whole.pick(new)
-        batch = replace(batch, rows=np.arange(self._position + 1, self._position + 1 + len(batch)))
-        self._position += len(batch)
+        new = np.flatnonzero(sorted_.statuses == _DURABLE) if len(sorted_.within) else None
+        batch = self._numbered(whole if new is None else whole.pick(new))
         self._since = began = time.monotonic()
         try:
             placed = self._producer.append(batch) if len(batch) else []
@@ -236,13 +236,22 @@ class Appender:
             self._since = 0.0
         self._appended(time.monotonic() - began, len(batch))
         has_lost = self._has_lost()
-        answers: list[Answer] = list(_cut(self._receipts(batch, placed, new, sorted_), group))
+        appended = self._addresses(batch, placed)
+        receipts = appended if new is None else _filled(appended, new, sorted_)
+        answers: list[Answer] = list(_cut(receipts, group))
         if has_lost:
             # What these repeat may be among the lost.
             answers = [answer if _is_new(answer) else _lost() for answer in answers]
             for submission, answer in zip(group, answers, strict=True):
                 submission.lane.is_broken |= not _is_new(answer)
         self._deliver(list(zip(group, answers, strict=True)))
+        self._repeats.remember(batch, appended.shards, appended.sequences, appended.positions)
+
+    def _numbered(self, batch: Batch) -> Batch:
+        """The rows with their positions in our source."""
+        first, self._position = self._position + 1, self._position + len(batch)
+        rows = np.arange(first, first + len(batch))
+        return Batch(batch.kinds, batch.accounts, batch.txs, batch.amounts, rows)
 
     def _note_others(self, entry: Placed) -> None:
         """Ids of entries are dense: one that does not follow ours shows that somebody else appends too."""
@@ -259,8 +268,9 @@ class Appender:
         self._repeats.forget()
         return True
 
-    def _receipts(self, batch: Batch, placed: Sequence[Placed], new: Column, sorted_: Sorted) -> Receipts:
-        """Addresses of all rows of a group; remembers the new ones."""
+    def _addresses(self, batch: Batch, placed: Sequence[Placed]) -> Receipts:
+        """Where the rows that were appended stand."""
+        statuses = np.zeros(len(batch), dtype=np.uint8)
         shards = np.zeros(len(batch), dtype=np.int64)
         sequences = np.zeros(len(batch), dtype=np.int64)
         for entry in placed:
@@ -268,18 +278,20 @@ class Appender:
             shards[indexes] = entry.shard
             sequences[indexes] = entry.id.sequence
             self._note_others(entry)
-        if len(batch):
-            self._repeats.remember(batch, shards, sequences, batch.rows)
-        first = sorted_.first
-        if len(new) == len(sorted_.statuses):
-            return Receipts(self._generation, sorted_.statuses, shards, sequences, batch.rows)
-        for column, values in zip(
-            (first.shards, first.sequences, first.positions), (shards, sequences, batch.rows), strict=True
-        ):
-            column[new] = values
-            repeating = np.flatnonzero(sorted_.within != NEW)
-            column[repeating] = column[sorted_.within[repeating]]
-        return Receipts(self._generation, sorted_.statuses, first.shards, first.sequences, first.positions)
+        return Receipts(self._generation, statuses, shards, sequences, batch.rows)
+
+
+def _filled(appended: Receipts, new: NDArray[np.intp], sorted_: Sorted) -> Receipts:
+    """The receipts of a whole group: of the new rows what they got, of the others where the first one stands."""
+    first = sorted_.first
+    columns = (first.shards, first.sequences, first.positions)
+    repeating = np.flatnonzero(sorted_.within != NEW)
+    for column, values in zip(
+        columns, (appended.shards, appended.sequences, appended.positions), strict=True
+    ):
+        column[new] = values
+        column[repeating] = column[sorted_.within[repeating]]
+    return Receipts(appended.generation, sorted_.statuses, *columns)
 
 
 def _broken() -> LogAway:

@@ -38,6 +38,11 @@ class First(NamedTuple):
     amounts: Column
 
     @classmethod
+    def of(cls, rows: Sequence[tuple[int, ...]]) -> "First":
+        """From the values of each row."""
+        return cls(*np.array(rows, dtype=np.int64).T)
+
+    @classmethod
     def none(cls, count: int) -> "First":
         """For so many rows, nothing known yet."""
         return cls(*(np.zeros(count, dtype=np.int64) for _ in cls._fields))
@@ -57,6 +62,13 @@ class First(NamedTuple):
         return same
 
 
+_NOTHING: Final = First.none(0)
+_NONE: Final = np.zeros(0, dtype=np.int64)
+
+_FEW: Final = 64
+_FRESH_MAX: Final = 4_096
+
+
 class _Table(SlotTable):
     """Ids with what is known of them."""
 
@@ -73,13 +85,15 @@ class _Table(SlotTable):
 
 
 class RecentIds:
-    """The latest ids, at least half of `count_max` of them and never more, each in some 80 bytes.
+    """The latest ids, at least a third of `count_max` of them and never more, each in some 80 bytes.
 
-    Ids are kept in two tables; when the younger one is full, the older one is dropped.
+    Ids are kept in two tables; when the younger one is full, the older one is dropped. A few ids at a time are kept in
+    a dictionary first: a table takes as long for one as for some hundreds.
     """
 
     def __init__(self, count_max: int, seed: int) -> None:
-        self._half = max(count_max // 2, 1)
+        self._part = max(count_max // 3, 1)
+        self._fresh_max = min(self._part, _FRESH_MAX)
         self._seed = seed
         self.forgotten = -1
         """No id that was dropped is above it."""
@@ -88,13 +102,19 @@ class RecentIds:
     def clear(self) -> None:
         """Forgets all of them."""
         self._tables = (_Table(self._seed), _Table(self._seed))
+        self._fresh: dict[int, tuple[int, ...]] = {}
 
     def find(self, ids: Column) -> tuple[NDArray[np.intp], First]:
         """Places, in the column, of ids that are known; and what is known of them."""
-        if not len(ids):
-            return np.zeros(0, dtype=np.intp), First.none(0)
-        places, found = [np.zeros(0, dtype=np.intp)], [First.none(0)]
-        lowest = int(ids.min())
+        if len(ids) > _FEW:
+            self._settle()
+        places, found = [], []
+        if self._fresh:
+            hits = [(place, self._fresh[tx]) for place, tx in enumerate(ids.tolist()) if tx in self._fresh]
+            if hits:
+                places.append(np.array([place for place, _ in hits], dtype=np.intp))
+                found.append(First.of([values for _, values in hits]))
+        lowest = int(ids.min()) if len(ids) else INT64_MAX
         for table in self._tables:
             if lowest > table.highest:
                 continue
@@ -102,18 +122,36 @@ class RecentIds:
             known = np.flatnonzero(slots != UNKNOWN)
             places.append(known)
             found.append(table.at(slots[known]))
+        if not places:
+            return np.zeros(0, dtype=np.intp), First.none(0)
         return np.concatenate(places), First(*map(np.concatenate, zip(*found, strict=True)))
 
     def add(self, ids: Column, first: First) -> None:
         """Ids that are not known, each there once."""
-        for start in range(0, len(ids), self._half):
-            part = slice(start, start + self._half)
-            self._add(ids[part], First(*(column[part] for column in first)))
+        if len(ids) <= _FEW:
+            rows = zip(*(column.tolist() for column in first), strict=True)
+            self._fresh.update(zip(ids.tolist(), rows, strict=True))
+            if len(self._fresh) >= self._fresh_max:
+                self._settle()
+            return
+        self._settle()
+        self._add(ids, first)
+
+    def _settle(self) -> None:
+        """Puts into a table what is in the dictionary."""
+        if self._fresh:
+            ids = np.fromiter(self._fresh, np.int64, len(self._fresh))
+            first = First.of(list(self._fresh.values()))
+            self._fresh = {}
+            self._add(ids, first)
 
     def _add(self, ids: Column, first: First) -> None:
-        if not len(ids):
-            return
-        if len(self._tables[0]) + len(ids) > self._half:
+        for start in range(0, len(ids), self._part):
+            part = slice(start, start + self._part)
+            self._add_part(ids[part], First(*(column[part] for column in first)))
+
+    def _add_part(self, ids: Column, first: First) -> None:
+        if len(self._tables[0]) + len(ids) > self._part:
             self.forgotten = max(self.forgotten, self._tables[1].highest)
             self._tables = (_Table(self._seed), self._tables[0])
         table = self._tables[0]
@@ -128,7 +166,7 @@ class Sorted:
     """Which rows of a group repeat an id.
 
     statuses: of `Status`; what is DURABLE there is to be appended. first: of rows that are not. within: for a row that
-    repeats one of the group which is to be appended, that one's index; else NEW.
+    repeats one of the group which is to be appended, that one's index; else NEW. Both are empty when all rows are new.
     """
 
     statuses: NDArray[np.uint8]
@@ -148,16 +186,19 @@ class Repeats:
 
     def sort(self, batch: Batch) -> Sorted:
         """Tells repeats from new rows; what the stores cannot tell for now, the ledger does later."""
-        sorted_ = Sorted(
-            np.zeros(len(batch), dtype=np.uint8), First.none(len(batch)), np.full(len(batch), NEW)
-        )
+        count = len(batch)
+        statuses = np.zeros(count, dtype=np.uint8)
         if batch.txs is None:
-            return sorted_
+            return Sorted(statuses, _NOTHING, _NONE)
         moving = np.flatnonzero(batch.is_moving)
         leaders, followers, led_by = _led(batch.txs[moving], moving)
-        known = self._known(batch, batch.txs, leaders, sorted_.first)
-        if len(known):
-            self._judge(batch, known, sorted_)
+        known = self._known(batch, batch.txs, leaders)
+        if not known and not len(followers):
+            return Sorted(statuses, _NOTHING, _NONE)
+        sorted_ = Sorted(statuses, First.none(count), np.full(count, NEW))
+        for rows, first in known:
+            sorted_.first.put(rows, first)
+            self._judge(batch, rows, sorted_)
         if len(followers):
             self._follow(batch, followers, led_by, sorted_)
         return sorted_
@@ -194,19 +235,21 @@ class Repeats:
         """Lets go of the books."""
         self._books.close()
 
-    def _known(self, batch: Batch, ids: Column, rows: NDArray[np.intp], first: First) -> NDArray[np.intp]:
-        """Those of some rows whose ids were used before; writes down by what."""
+    def _known(
+        self, batch: Batch, ids: Column, rows: NDArray[np.intp]
+    ) -> list[tuple[NDArray[np.intp], First]]:
+        """Those of some rows whose ids were used before, and by what."""
         places, found = self._recent.find(ids[rows])
         if not len(places):
-            return self._applied(batch, ids, rows, first)
-        first.put(rows[places], found)
-        applied = self._applied(batch, ids, np.delete(rows, places), first)
-        return np.concatenate([rows[places], applied])
+            return self._applied(batch, ids, rows)
+        return [(rows[places], found), *self._applied(batch, ids, np.delete(rows, places))]
 
-    def _applied(self, batch: Batch, ids: Column, rows: NDArray[np.intp], first: First) -> NDArray[np.intp]:
+    def _applied(
+        self, batch: Batch, ids: Column, rows: NDArray[np.intp]
+    ) -> list[tuple[NDArray[np.intp], First]]:
         rows = rows[ids[rows] <= max(self._applied_max, self._recent.forgotten)]
         if not len(rows):
-            return rows
+            return []
         rows = rows[np.argsort(ids[rows])]
         found: dict[int, Movement] = {}
         for shard, asked in self._asked(batch, rows):
@@ -215,11 +258,9 @@ class Repeats:
                 for tx, movement in self._books.taken(shard, ids[asked]).items():
                     found.setdefault(tx, movement)
         if not found:
-            return rows[:0]
+            return []
         known = rows[np.isin(ids[rows], np.array(list(found), dtype=np.int64))]
-        movements = [found[tx] for tx in ids[known].tolist()]
-        first.put(known, _first_of(movements))
-        return known
+        return [(known, _first_of([found[tx] for tx in ids[known].tolist()]))]
 
     def _asked(self, batch: Batch, rows: NDArray[np.intp]) -> list[tuple[int, NDArray[np.intp]]]:
         """Which shards are asked for which rows: that of the account first, so that it has the first word."""
@@ -267,4 +308,4 @@ def _first_of(movements: Sequence[Movement]) -> First:
         (each.shard, each.entry.sequence, 0, ord(each.kind.value), each.account, each.amount)
         for each in movements
     ]
-    return First(*np.array(values, dtype=np.int64).T)
+    return First.of(values)
