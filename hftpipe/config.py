@@ -133,7 +133,7 @@ class ServeLimits:
     pending_bytes_max: int = 64 << 20
     """The same of all connections, and bodies of HTTP requests; then no one is read."""
     write_buffer_bytes_max: int = 1 << 18
-    """Replies of one TCP connection that its client has not read; then it is not read either."""
+    """Replies of one connection that its client has not read; then it is not read either."""
     unread_ms: int = 30_000
     """A TCP connection whose client reads none of them for so long is closed."""
     reply_ms: int = 10_000
@@ -177,6 +177,8 @@ class ServeLimits:
     headers_max: int = 100
     request_line_bytes_max: int = 8 << 10
     """Of the head of one HTTP request."""
+    history_rows_max: int = 1_000
+    """Transactions that are told of one id: a deposit can be disputed and resolved without end."""
     token_poll_ms: int = 1_000
     """Time between two looks at whether the token file has changed."""
 

@@ -237,10 +237,10 @@ class Books(Protocol):
     def taken(self, shard: int, txs: Column) -> dict[int, Movement]:
         """For those of some ids, ascending, that are taken: the transaction that took each."""
 
-    def history(self, tx: int) -> list[Movement]:
-        """Every transaction that named an id, in the order applied: first the one that took it, if there is one.
+    def history(self, tx: int, count_max: int) -> list[Movement]:
+        """Transactions that named an id, in the order applied: first the one that took it, if there is one.
 
-        Where shards share an id, shard by shard.
+        Where shards share an id, shard by shard. At most the first `count_max`.
         """
 
     def rows(self, shard: int, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:

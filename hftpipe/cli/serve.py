@@ -36,6 +36,7 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     from hftpipe.config import ServeLimits
     from hftpipe.faults import planted_here
     from hftpipe.reception.access.tokens import Gate
+    from hftpipe.reception.loop import event_loop
     from hftpipe.reception.service import Surroundings
     from hftpipe.reception.service import serve as serving
     from hftpipe.validation import Rounding
@@ -52,5 +53,6 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     with open_pipeline(place, shards) as pipeline:
         desk = DeskWiring(pipeline, halt=halt, report=say, reach=planted_here(), limits=limits)
         around = Surroundings(stop, halt, say)
-        asyncio.run(serving(desk, listening, gate, around, limits=limits, rounding=Rounding(rounding)))
+        with asyncio.Runner(loop_factory=event_loop) as runner:
+            runner.run(serving(desk, listening, gate, around, limits=limits, rounding=Rounding(rounding)))
     say("stopped: all that was acknowledged is durable")

@@ -60,9 +60,13 @@ class Inquiries:
         """An account; None when no applied transaction has named it."""
         return await self._ask(self._books.standing, account)
 
+    async def standings(self, accounts: Collection[int]) -> dict[int, Standing]:
+        """Those of some accounts that applied transactions have named, by one question."""
+        return await self._ask(self._standings, accounts)
+
     async def history(self, tx: int) -> list[Movement]:
-        """Every applied transaction that names an id; see `ports.Books`."""
-        return await self._ask(self._books.history, tx)
+        """Applied transactions that name an id, see `ports.Books`; one more than `history_rows_max` at the most."""
+        return await self._ask(self._books.history, tx, self._limits.history_rows_max + 1)
 
     def close(self) -> None:
         """Lets go of the books; nobody may be asking."""
@@ -95,6 +99,10 @@ class Inquiries:
                 if (entry := self._books.applied(shard)) is not None:
                     reached[shard] = entry
         return reached
+
+    def _standings(self, accounts: Collection[int]) -> dict[int, Standing]:
+        found = ((account, self._books.standing(account)) for account in accounts)
+        return {account: standing for account, standing in found if standing is not None}
 
     def _outcomes(self, batch: Batch, receipts: Receipts) -> list[Movement | None]:
         found: list[Movement | None] = [None] * len(batch)

@@ -3,7 +3,9 @@
 https://prometheus.io/docs/practices/naming/
 """
 
-from typing import Final
+from collections.abc import Callable
+from functools import cache
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -12,31 +14,45 @@ _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
 _ROWS: Final = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 
 
+_Family = TypeVar("_Family", Counter, Gauge, Histogram)
+
+
+def _children(family: _Family) -> Callable[..., _Family]:
+    """The member of a family with some labels, remembered: few there are, and the family takes a lock to find one."""
+    return cache(family.labels)
+
+
 class Metrics:
     """What one process has counted since it began; holds no account, no amount and no secret."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._transactions = Counter(
-            "hftpipe_transactions",
-            "Valid transactions answered, by what became of them.",
-            ["transport", "status"],
-            registry=self.registry,
+        self._transactions = _children(
+            Counter(
+                "hftpipe_transactions",
+                "Valid transactions answered, by what became of them.",
+                ["transport", "status"],
+                registry=self.registry,
+            )
         )
-        self._invalid = Counter(
-            "hftpipe_invalid_transactions",
-            "Transactions that validation did not let through.",
-            ["transport", "reason"],
-            registry=self.registry,
+        self._invalid = _children(
+            Counter(
+                "hftpipe_invalid_transactions",
+                "Transactions that validation did not let through.",
+                ["transport", "reason"],
+                registry=self.registry,
+            )
         )
-        self._dropped = Counter(
-            "hftpipe_dropped_messages",
-            "Messages or connections that were given up.",
-            ["transport", "reason"],
-            registry=self.registry,
+        self._dropped = _children(
+            Counter(
+                "hftpipe_dropped_messages",
+                "Messages or connections that were given up.",
+                ["transport", "reason"],
+                registry=self.registry,
+            )
         )
-        self._connections = Gauge(
-            "hftpipe_connections", "Open connections.", ["transport"], registry=self.registry
+        self._connections = _children(
+            Gauge("hftpipe_connections", "Open connections.", ["transport"], registry=self.registry)
         )
         self._appends = Histogram(
             "hftpipe_append_seconds",
@@ -50,33 +66,35 @@ class Metrics:
             buckets=_ROWS,
             registry=self.registry,
         )
-        self._requests = Histogram(
-            "hftpipe_http_request_seconds",
-            "Time from the head of a request to its answer.",
-            ["method", "route", "code"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self._requests = _children(
+            Histogram(
+                "hftpipe_http_request_seconds",
+                "Time from the head of a request to its answer.",
+                ["method", "route", "code"],
+                buckets=_SECONDS,
+                registry=self.registry,
+            )
         )
 
     def count(self, transport: str, status: str, rows: int) -> None:
         """Valid rows that were answered."""
-        self._transactions.labels(transport, status).inc(rows)
+        self._transactions(transport, status).inc(rows)
 
     def invalid(self, transport: str, reason: str, rows: int) -> None:
         """Invalid rows that were answered."""
-        self._invalid.labels(transport, reason).inc(rows)
+        self._invalid(transport, reason).inc(rows)
 
     def dropped(self, transport: str, reason: str) -> None:
         """A message or connection that was given up."""
-        self._dropped.labels(transport, reason).inc()
+        self._dropped(transport, reason).inc()
 
     def opened(self, transport: str) -> None:
         """A connection began."""
-        self._connections.labels(transport).inc()
+        self._connections(transport).inc()
 
     def closed(self, transport: str) -> None:
         """A connection ended."""
-        self._connections.labels(transport).dec()
+        self._connections(transport).dec()
 
     def appended(self, seconds: float, rows: int) -> None:
         """A group is durable."""
@@ -85,7 +103,7 @@ class Metrics:
 
     def request(self, method: str, route: str, code: int, seconds: float) -> None:
         """An HTTP request was answered; `route` is one of the fixed ones."""
-        self._requests.labels(method, route, str(code)).observe(seconds)
+        self._requests(method, route, str(code)).observe(seconds)
 
     def render(self) -> tuple[bytes, str]:
         """All of it in Prometheus's text format, and the content type."""

@@ -44,6 +44,16 @@ class Receipts:
         """Whether every row was appended."""
         return not self.statuses.any()
 
+    def pick(self, indexes: NDArray[np.intp]) -> "Receipts":
+        """Those of some rows."""
+        return Receipts(
+            self.generation,
+            self.statuses[indexes],
+            self.shards[indexes],
+            self.sequences[indexes],
+            self.positions[indexes],
+        )
+
     def entry_id(self, index: int) -> EntryId:
         """The entry that holds a row."""
         return EntryId(self.generation, int(self.sequences[index]))

@@ -40,12 +40,12 @@ class SqliteBooks:
         with self._book(shard) as book:
             return {} if book is None else book.taken(txs)
 
-    def history(self, tx: int) -> list[Movement]:
+    def history(self, tx: int, count_max: int) -> list[Movement]:
         found: list[Movement] = []
         for shard in range(len(self._paths)):
             with self._book(shard) as book:
-                if book is not None:
-                    found += book.history(tx)
+                if book is not None and len(found) < count_max:
+                    found += book.history(tx, count_max - len(found))
         return found
 
     def rows(self, shard: int, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:

@@ -105,12 +105,15 @@ class ShardBook:
                 found |= self._told(number).taking(wanted)
         return found
 
-    def history(self, tx: int) -> list[Movement]:
-        """Every transaction that named an id: first the one that took it, then the others in the order applied."""
+    def history(self, tx: int, count_max: int) -> list[Movement]:
+        """Transactions that named an id: first the one that took it, then the others in the order applied."""
         taker = self.taken(np.array([tx], dtype=np.int64)).get(tx)
-        numbers = [number for (number,) in self._connection.execute(_MENTIONS, (tx,)).fetchall()]
-        others = [movement for number in numbers for movement in self._told(number).naming(tx)]
-        return others if taker is None else [taker, *(other for other in others if other != taker)]
+        found = [] if taker is None else [taker]
+        for (number,) in self._connection.execute(_MENTIONS, (tx,)):
+            if len(found) >= count_max:
+                break
+            found += [movement for movement in self._told(number).naming(tx) if movement != taker]
+        return found[:count_max]
 
     def rows(self, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:
         """What became of rows of a source that stand, or stood first, in an applied entry."""

@@ -28,6 +28,7 @@ from hftpipe.store.sqlite import SqliteStore, shard_path
 from tests.core.driver import TOPOLOGY, Row, Shard, batch_of, cut, entry_of, foreign_of
 
 TIME_MS = 1_700_000_000_000
+MANY = 1_000
 
 
 def column(*values: int) -> Column:
@@ -178,11 +179,11 @@ def test_a_shard_without_a_store_has_applied_nothing(tmp_path: Path) -> None:
     """Until its worker makes one; nothing is made by looking."""
     with closing(SqliteBooks(tmp_path / "home", 2)) as books:
         assert (books.applied(0), books.standing(1), books.taken(1, column(1))) == (None, None, {})
-        assert (books.history(1), books.rows(0, EntryId(1, 0), "s", column(1, 2))) == ([], [None, None])
+        assert (books.history(1, MANY), books.rows(0, EntryId(1, 0), "s", column(1, 2))) == ([], [None, None])
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "home").mkdir()
         create(shard_path(tmp_path / "home", 1), replace(TOPOLOGY, shards=2), 1)
-        assert (books.applied(1), books.standing(1), books.history(1)) == (None, None, [])
+        assert (books.applied(1), books.standing(1), books.history(1, MANY)) == (None, None, [])
         with closing(SqliteStore(shard_path(tmp_path / "home", 1))) as store:
             Shard(store).commit([entry_of(0, [("D", 1, 1, 5)])])
             assert (books.applied(0), books.applied(1)) == (None, EntryId(1, 0))
@@ -264,7 +265,7 @@ def test_the_history_of_an_id_begins_with_its_taker(place: Place) -> None:
     place.commit(entry_of(0, [("P", 1, 7, 0), ("D", 9, 1, 1)]))
     place.commit(entry_of(1, [("R", 1, 7, 0), ("D", 1, 7, 5), ("P", 1, 7, 0)], first=3))
     place.commit(entry_of(2, [("P", 1, 7, 0), ("D", 2, 7, 6), ("R", 1, 7, 0)], first=5))
-    assert outcomes(place.books.history(7)) == [
+    assert outcomes(place.books.history(7, MANY)) == [
         (4, "1-1", "applied"),
         (1, "1-0", "unknown_tx"),
         (3, "1-1", "unknown_tx"),
@@ -272,14 +273,16 @@ def test_the_history_of_an_id_begins_with_its_taker(place: Place) -> None:
         (6, "1-2", "duplicate_tx"),
         (7, "1-2", "applied"),
     ]
-    assert place.books.history(8) == []
+    assert place.books.history(8, MANY) == []
+    whole = place.books.history(7, MANY)
+    assert [place.books.history(7, count) for count in range(7)] == [whole[:count] for count in range(7)]
 
 
 def test_an_id_that_was_only_disputed_has_a_history(place: Place) -> None:
     """Nobody took it, above and below those that are taken."""
     place.commit(entry_of(0, [("D", 1, 5, 1), ("P", 1, 3, 0), ("P", 1, 9, 0)]))
-    assert outcomes(place.books.history(3)) == [(2, "1-0", "unknown_tx")]
-    assert outcomes(place.books.history(9)) == [(3, "1-0", "unknown_tx")]
+    assert outcomes(place.books.history(3, MANY)) == [(2, "1-0", "unknown_tx")]
+    assert outcomes(place.books.history(9, MANY)) == [(3, "1-0", "unknown_tx")]
 
 
 def test_a_history_goes_shard_by_shard(tmp_path: Path) -> None:
@@ -291,7 +294,7 @@ def test_a_history_goes_shard_by_shard(tmp_path: Path) -> None:
             rows: list[Row] = [("P", shard, 7, 0), ("D", shard, 7, 5 + shard)]
             Shard(store).commit([entry_of(0, rows)])
     with closing(SqliteBooks(tmp_path, 3)) as books:
-        told = [(each.shard, each.kind, each.amount) for each in books.history(7)]
+        told = [(each.shard, each.kind, each.amount) for each in books.history(7, MANY)]
         standing = books.standing(5)
     assert told == [
         (0, Kind.DEPOSIT, 5),
@@ -378,7 +381,7 @@ def test_rows_of_a_gap_are_told_as_such(place: Place) -> None:
     gap = place.books.rows(0, EntryId(1, 1), "source", column(3, 4))
     assert outcomes(gap) == [(3, "1-1", "gap"), (4, "1-1", "gap")]
     assert place.books.taken(0, column(3, 4)) == {}
-    assert place.books.history(3) == []
+    assert place.books.history(3, MANY) == []
 
 
 def test_rows_are_found_after_the_log_lost_its_tail(place: Place) -> None:
@@ -470,7 +473,7 @@ def test_open_books_do_not_hold_up_the_owners_write_ahead_log(place: Place) -> N
         books.applied(0)
         books.standing(1)
         books.taken(0, column(7, 8))
-        books.history(7)
+        books.history(7, MANY)
         books.rows(0, EntryId(1, 0), "source", column(1, 2))
         books.rows(0, EntryId(1, 1), "source", column(1, 2))
         folded = place.store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -536,7 +539,7 @@ def test_a_damaged_record_is_damage(place: Place, damage: str) -> None:
     with pytest.raises(StoreDamaged, match=r"shard-0000\.db"):
         place.books.taken(0, column(11))
     with pytest.raises(StoreDamaged, match=r"shard-0000\.db"):
-        place.books.history(11)
+        place.books.history(11, MANY)
     assert len(place.books.taken(0, column(10))) == 1
 
 
@@ -638,7 +641,7 @@ def check(place: Place) -> None:
     assert books.taken(0, every) == tale.taken(every)
     for tx in range(33):
         assert books.taken(0, column(tx)) == tale.taken(column(tx))
-        assert books.history(tx) == tale.history(tx)
+        assert books.history(tx, MANY) == tale.history(tx)
     decided = {(each.source, each.row): each for _, each in tale.decided}
     for page in pages:
         told = books.rows(0, page.entry, page.source, column(*page.rows))

@@ -14,6 +14,7 @@ from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.server import HttpServer
+from hftpipe.reception.loop import event_loop
 from hftpipe.validation import Rounding
 from tests.shell.memory_pipeline import INGEST_LIMITS
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall
@@ -132,7 +133,8 @@ def run(scenario: Callable[[], Awaitable[T]]) -> T:
     async def whole() -> T:
         return await asyncio.wait_for(scenario(), WAIT_S)
 
-    return asyncio.run(whole())
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(whole())
 
 
 def deposit(tx: int, account: int = 1, amount: str = "10.00") -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hftpipe.config import ServeLimits
 from hftpipe.reception.access.tokens import Gate
+from hftpipe.reception.loop import event_loop
 from hftpipe.reception.tcp.server import TcpServer
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall
 
@@ -52,7 +53,8 @@ class Reception:
 
         def run() -> None:
             try:
-                asyncio.run(serve())
+                with asyncio.Runner(loop_factory=event_loop) as runner:
+                    runner.run(serve())
             except BaseException as error:  # told in the test's own thread
                 failed.append(error)
                 ready.set()

@@ -10,8 +10,21 @@ import pytest
 from hftpipe.config import IngestLimits
 from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
+from hftpipe.errors import UsageError
 from hftpipe.ports import Outgoing
-from tests.shell.http_hall import LIMITS_OF_HTTP, NDJSON, HttpHall, deposit, guarded, request, run, until
+from hftpipe.reception.http.server import HttpServer
+from hftpipe.validation import Rounding
+from tests.shell.http_hall import (
+    LIMITS_OF_HTTP,
+    NDJSON,
+    OPEN,
+    HttpHall,
+    deposit,
+    guarded,
+    request,
+    run,
+    until,
+)
 
 
 @pytest.fixture
@@ -211,6 +224,31 @@ def test_an_account_and_a_transaction_can_be_looked_up(hall: HttpHall) -> None:
             )
             ((kind, amount, row),) = [(each["kind"], each["amount"], each["row"]) for each in told["history"]]
             assert (kind, amount, row) == ("dispute", None, 2)
+            assert told["has_more"] is False
+
+    run(scenario)
+
+
+def test_of_a_long_history_the_first_rows_are_told(hall: HttpHall) -> None:
+    async def scenario() -> None:
+        async with hall.serving(replace(LIMITS_OF_HTTP, history_rows_max=3)), hall.client() as client:
+            disputes = [b'{"type":"dispute","account":1,"tx":1}'] * 3
+            for sent, count, has_more in (([deposit(1), *disputes[:2]], 2, False), (disputes[:1], 2, True)):
+                await client.send(b"[" + b",".join(sent) + b"]")
+                hall.work()
+                told = (await client.ask("GET", "/v1/transactions/1")).json
+                assert (told["kind"], len(told["history"]), told["has_more"]) == ("deposit", count, has_more)
+
+    run(scenario)
+
+
+def test_a_taken_address_is_told_with_what_to_do(hall: HttpHall) -> None:
+    async def scenario() -> None:
+        async with hall.serving() as desk:
+            other = HttpServer(desk, OPEN, hall.metrics, limits=LIMITS_OF_HTTP, rounding=Rounding.REJECT)
+            with pytest.raises(UsageError, match="--http HOST:PORT"):
+                await other.start("127.0.0.1", hall.port, None)
+            await other.stop(1)
 
     run(scenario)
 

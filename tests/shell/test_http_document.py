@@ -1,6 +1,7 @@
 """The document is true: requests made of it, right and wrong ones, are answered as it says."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,6 +59,8 @@ class Door:
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.bugs: list[str] = []
+        self._log = logging.getLogger("uvicorn.error")
+        self._log.addFilter(self._note)
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
 
     def __enter__(self) -> "Door":
@@ -71,6 +74,11 @@ class Door:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
+        self._log.removeFilter(self._note)
+
+    def _note(self, record: logging.LogRecord) -> bool:
+        self.bugs.append(record.getMessage())
+        return True
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

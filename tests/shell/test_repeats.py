@@ -41,7 +41,7 @@ class Shelf:
     def standing(self, account: int) -> Standing | None:
         raise NotImplementedError
 
-    def history(self, tx: int) -> list[Movement]:
+    def history(self, tx: int, count_max: int) -> list[Movement]:
         raise NotImplementedError
 
     def rows(self, shard: int, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:

@@ -21,6 +21,7 @@ from hftpipe.errors import UsageError
 from hftpipe.reception.access.tls import server_context
 from hftpipe.reception.access.tokens import Gate, Scope
 from hftpipe.reception.desk import Desk
+from hftpipe.reception.loop import event_loop
 from hftpipe.reception.tcp.server import TcpServer
 from tests.certificates import written
 from tests.core.bad_input import json_line
@@ -45,7 +46,8 @@ def run(scenario: Callable[[], Awaitable[T]]) -> T:
     async def whole() -> T:
         return await asyncio.wait_for(scenario(), 3 * WAIT_S)
 
-    return asyncio.run(whole())
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(whole())
 
 
 def deposits(first_tx: int, count: int, account: int | None = None) -> bytes:
@@ -294,6 +296,7 @@ def test_replies_that_nobody_reads_do_not_pile_up(hall: Hall) -> None:
         async with party(hall, limits) as here:
             client = await here.client(HEADER)
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await until(lambda: bool(here.server.connections))
             (connection,) = here.server.connections
             highest = 0
             while here.server.connections:

@@ -244,7 +244,10 @@ def _schemas(limits: ServeLimits) -> Node:
                 "tx": _IDENTIFIER,
                 **nullable,
                 "history": history,
-                "history_rows": {"type": "integer", "minimum": 0},
+                "has_more": {
+                    "type": "boolean",
+                    "description": f"Whether there are more than the first {limits.history_rows_max}.",
+                },
             }
         ),
         "Error": _object(

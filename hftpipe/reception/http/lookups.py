@@ -3,19 +3,17 @@
 from typing import Final
 
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
 from hftpipe.core.amount import render
 from hftpipe.core.ledger import Refusal
 from hftpipe.core.transaction import MOVING
 from hftpipe.ports import Movement
 from hftpipe.reception.desk import Desk
-from hftpipe.reception.http.messages import Refused, Response
-from hftpipe.reception.http.request import Request
+from hftpipe.reception.http.refused import JSON, Refused
 from hftpipe.reception.http.results import Result, balance_of
 from hftpipe.validation.fields import text_identifier
-
-HISTORY_ROWS_MAX: Final = 1_000
-"""Rows of one id that are told; a deposit can be disputed and resolved without end."""
 
 
 class Lookups:
@@ -26,30 +24,28 @@ class Lookups:
 
     async def account(self, request: Request) -> Response:
         """An account's balance."""
-        account = _identifier(request.parameter, "an account")
+        account = _identifier(request.path_params["account"], "an account")
         standing = await self._desk.standing(account)
         if standing is None:
             raise Refused(404, "unknown_account", "no applied transaction has named this account")
         entry = f"{standing.shard}/{standing.entry}"
-        return Response(
-            200, orjson.dumps({"account": account, **balance_of(standing.account), "entry": entry})
-        )
+        return _answer({"account": account, **balance_of(standing.account), "entry": entry})
 
     async def transaction(self, request: Request) -> Response:
         """The transaction that took an id, and all others that named it."""
-        tx = _identifier(request.parameter, "a transaction id")
+        tx = _identifier(request.path_params["tx"], "a transaction id")
+        told_max = self._desk.limits.history_rows_max
         movements = await self._desk.history(tx)
         if not movements:
             raise Refused(404, "unknown_tx", "no applied transaction has named this id")
         taker = next(filter(_takes_its_id, movements), None)
-        others = [_told(movement) for movement in movements if movement is not taker]
-        body = {
-            "tx": tx,
-            **(_NOBODY if taker is None else _told(taker)),
-            "history": others[:HISTORY_ROWS_MAX],
-            "history_rows": len(others),
-        }
-        return Response(200, orjson.dumps(body))
+        others = [_told(movement) for movement in movements[:told_max] if movement is not taker]
+        told = _NOBODY if taker is None else _told(taker)
+        return _answer({"tx": tx, **told, "history": others, "has_more": len(movements) > told_max})
+
+
+def _answer(body: Result) -> Response:
+    return Response(orjson.dumps(body), media_type=JSON)
 
 
 def _identifier(text: str, what: str) -> int:

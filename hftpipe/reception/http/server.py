@@ -1,26 +1,34 @@
-"""Listens, sweeps the deadlines of all connections, and stops."""
+"""Listens, sweeps the deadlines of all connections, and stops: uvicorn's protocol within a loop that others share.
+
+uvicorn's own `Server` takes the signals, ends the process where it cannot listen, and has no bound for handshakes.
+"""
 
 import asyncio
 from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hftpipe.config import ServeLimits
 from hftpipe.reception.access.tls import server_context
 from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
-from hftpipe.reception.http.application import Application
-from hftpipe.reception.http.connection import Connection
+from hftpipe.reception.http.application import application
+from hftpipe.reception.http.connection import TRANSPORT, Connection, House
 from hftpipe.reception.metrics import Metrics
+from hftpipe.reception.sockets import BACKLOG, bound, listeners
 from hftpipe.validation import Rounding
 
-_TRANSPORT: Final = "http"
-_BACKLOG: Final = 1_024
-"""Connections that the system holds until they are accepted."""
 _SWEEP_S: Final = 1.0
 _SWEEPS_PER_MESSAGE: Final = 10
 """A deadline is noticed so much of itself too late, at the most; and a second at the most."""
+_ABORT_S: Final = 1.0
+
+_HEADERS: Final = [("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
+"""Of every answer."""
 
 
 class HttpServer:
@@ -29,86 +37,83 @@ class HttpServer:
     def __init__(
         self, desk: Desk, gate: Gate, metrics: Metrics, *, limits: ServeLimits, rounding: Rounding
     ) -> None:
-        self.application = Application(desk, gate, metrics, limits=limits, rounding=rounding)
-        self.budget = desk.budget
-        self.metrics = metrics
-        self.limits = limits
-        self.date = _date()
-        self.is_stopping = False
-        self._connections: set[Connection] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._server: asyncio.Server | None = None
+        config = Config(
+            application(desk, gate, metrics, limits=limits, rounding=rounding),
+            http=HttpToolsProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            headers=_HEADERS,
+        )
+        config.load()
+        self._limits = limits
+        self._house = House(config, desk.budget, metrics, limits)
+        self._house.emptied.set()
+        self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, tls: tuple[Path, Path] | None) -> tuple[str, int]:
         """Listens; the address that it is, with a port of the system's choice for port 0.
 
-        tls: certificate and key. Raises UsageError (the files of TLS), OSError (the address).
+        tls: certificate and key. Raises UsageError (the files of TLS, the address).
         """
         loop = asyncio.get_running_loop()
-        handshake_s = self.limits.message_ms / 1000 if tls else None
-        self._server = await loop.create_server(
-            lambda: Connection(self),
-            host,
-            port,
-            backlog=_BACKLOG,
-            ssl=server_context(*tls) if tls else None,
-            ssl_handshake_timeout=handshake_s,
-            ssl_shutdown_timeout=handshake_s,
-        )
+        context = server_context(*tls) if tls else None
+        patience_s = self._limits.message_ms / 1000 if tls else None
+        sockets = await listeners(TRANSPORT, host, port)
+        for listener in sockets:
+            server = await loop.create_server(
+                lambda: Connection(self._house),
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=context,
+                ssl_handshake_timeout=patience_s,
+                ssl_shutdown_timeout=patience_s,
+            )
+            self._servers.append(server)
         self._sweeper = loop.create_task(self._sweep())
-        name = self._server.sockets[0].getsockname()
-        return str(name[0]), int(name[1])
+        return bound(sockets[0])
 
     async def stop(self, deadline_s: float) -> None:
         """Accepts nothing any more, answers the requests that were read, and returns when all connections are closed.
 
         After `deadline_s` the rest is cut off: those are in doubt.
         """
-        self.is_stopping = True
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
-            connection.stop()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), deadline_s)
-        for connection in list(self._connections):
-            connection.abort()
+        self._house.is_stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in self._connections():
+            connection.shutdown()
+        if not await self._is_empty_within(deadline_s):
+            for connection in self._connections():
+                connection.transport.abort()
+            await self._is_empty_within(_ABORT_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    # --- what connections call ---------------------------------------------------------------------------------
+    def _connections(self) -> list[Connection]:
+        return cast(list[Connection], list(self._house.state.connections))
 
-    def enter(self, connection: Connection) -> bool:
-        """A connection began; False when there are too many."""
-        self._connections.add(connection)
-        self._empty.clear()
-        self.metrics.opened(_TRANSPORT)
-        if len(self._connections) > self.limits.connections_max or self.is_stopping:
-            self.metrics.dropped(_TRANSPORT, "too_many_connections")
-            return False
-        return True
-
-    def leave(self, connection: Connection) -> None:
-        """It ended."""
-        self._connections.discard(connection)
-        self.metrics.closed(_TRANSPORT)
-        if not self._connections:
-            self._empty.set()
+    async def _is_empty_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._house.emptied.wait(), seconds)
+        return self._house.emptied.is_set()
 
     async def _sweep(self) -> None:
         """One look at all connections a second costs less than a timer for each message."""
         loop = asyncio.get_running_loop()
-        shortest_ms = min(self.limits.message_ms, self.limits.idle_ms)
+        shortest_ms = min(self._limits.message_ms, self._limits.idle_ms)
         pause_s = min(_SWEEP_S, shortest_ms / 1000 / _SWEEPS_PER_MESSAGE)
+        house = self._house
         while True:
+            date = (b"date", formatdate(usegmt=True).encode("ascii"))
+            house.state.default_headers = [date, *house.config.encoded_headers]
             await asyncio.sleep(pause_s)
-            self.date = _date()
             now_s = loop.time()
-            for connection in [each for each in self._connections if each.deadline_s <= now_s]:
-                connection.expire()
-
-
-def _date() -> bytes:
-    return formatdate(usegmt=True).encode("ascii")
+            for connection in self._connections():
+                if connection.deadline_s <= now_s:
+                    connection.expire()

@@ -1,19 +1,21 @@
 """`POST /v1/transactions`: a body to lines, lines to transactions, receipts to results."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from starlette import types
 
 from hftpipe.config import ServeLimits
 from hftpipe.core.ledger import Refusal
 from hftpipe.core.transaction import MOVING, Batch
 from hftpipe.errors import PassingFault, ShardStopped
 from hftpipe.ports import Movement
+from hftpipe.reception.access.tokens import Gate, Grant, Scope
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.body import (
     BodyForm,
@@ -25,8 +27,8 @@ from hftpipe.reception.http.body import (
     lone_line,
     ndjson_lines,
 )
-from hftpipe.reception.http.messages import Head, Refused, Response
-from hftpipe.reception.http.request import Request
+from hftpipe.reception.http.doors import admit, query_options
+from hftpipe.reception.http.refused import Refused
 from hftpipe.reception.http.results import (
     Result,
     all_durable_results,
@@ -48,6 +50,11 @@ from hftpipe.validation import (
 
 TRANSPORT: Final = "http"
 
+Answer: TypeAlias = tuple[int, bytes]
+"""A status, and a body of JSON."""
+
+_OPTIONS: Final = {"wait": ("durable", "applied")}
+
 _COLUMNAR_BYTES_MIN: Final = 3_000
 """Fewer lines than these hold are validated sooner one by one."""
 
@@ -55,73 +62,76 @@ _COLUMNAR_BYTES_MIN: Final = 3_000
 class Submissions:
     """Takes transactions; for one event loop."""
 
-    def __init__(self, desk: Desk, metrics: Metrics, *, limits: ServeLimits, rounding: Rounding) -> None:
+    def __init__(
+        self, desk: Desk, gate: Gate, metrics: Metrics, *, limits: ServeLimits, rounding: Rounding
+    ) -> None:
         self._desk = desk
+        self._gate = gate
         self._metrics = metrics
         self._count_max = limits.body_transactions_max
         self._plain = JsonlValidator(rounding=rounding)
         self._columnar = ColumnarJsonlValidator(self._plain)
 
-    def screen(self, head: Head) -> None:
-        """Raises Refused for a body that is not read: another form than ours, or a compressed one."""
-        encoding = head.fields.get(b"content-encoding", b"identity")
-        if encoding.strip().lower() != b"identity":
-            raise Refused(415, "bad_encoding", "a body is taken as it is: send it without Content-Encoding")
-        if _form(head) is None:
-            raise Refused(
-                415,
-                "bad_media_type",
-                "the body must be application/json or application/x-ndjson, in UTF-8: say so in Content-Type",
-            )
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        """Serves one request, as an ASGI application: objects of a request and a response cost more than the rest."""
+        headers = dict(scope["headers"])
+        grant = admit(self._gate, headers.get(b"authorization"), Scope.SUBMIT)
+        waits = query_options(scope["query_string"], _OPTIONS).get("wait") == "applied"
+        form = _required_form(headers)
+        body = await _whole_body(receive)
+        if body is None:
+            return
+        status, answer = await self._take(grant, form, body, waits=waits)
+        start = {"type": "http.response.start", "status": status, "headers": _headers(len(answer))}
+        await send(start)
+        await send({"type": "http.response.body", "body": answer})
 
-    async def take(self, request: Request) -> Response:
+    async def _take(self, grant: Grant, form: BodyForm, body: bytes, *, waits: bool) -> Answer:
         """Answers when every valid row is durable; with `wait=applied`, when it is applied."""
-        is_json = _form(request.head) is BodyForm.JSON
-        waits = request.options.get("wait") == "applied"
-        body = request.body
+        is_json = form is BodyForm.JSON
         try:
             if is_json and is_lone(body):
-                return await self._take_lone(request, lone_line(body), waits=waits)
+                return await self._take_lone(grant, lone_line(body), waits=waits)
             cut = array_lines if is_json else ndjson_lines
             lines = cut(body, self._count_max)
         except NotJson as error:
             raise Refused(400, "bad_json", str(error)) from None
         except TooManyElements as error:
             raise Refused(413, "too_many_transactions", str(error)) from None
-        return await self._take_many(request, lines, waits=waits)
+        return await self._take_many(grant, lines, waits=waits)
 
-    async def _take_lone(self, request: Request, line: bytes, *, waits: bool) -> Response:
+    async def _take_lone(self, grant: Grant, line: bytes, *, waits: bool) -> Answer:
         validated = self._plain.validate(line, 1)
         if validated.invalid:
             (invalid,) = validated.invalid
             if invalid.reason == InvalidReason.BAD_JSON and not invalid.field:
                 raise NotJson("the body is not one JSON object that can be read")
             self._count_invalid(validated.invalid)
-            return Response(422, orjson.dumps(invalid_result(invalid)))
-        receipts = await self._submit(request, validated.batch)
+            return 422, orjson.dumps(invalid_result(invalid))
+        receipts = await self._submit(grant, validated.batch)
         if not waits and receipts.statuses[0] == Status.DURABLE:
-            return Response(200, b'{"status":"durable","entry":"%b"}' % receipts.address(0).encode())
+            return 200, b'{"status":"durable","entry":"%b"}' % receipts.address(0).encode()
         (result,) = await self._results(validated.batch, receipts, waits=waits)
         status = 409 if result["status"] == "conflict" else 200
-        return Response(status, orjson.dumps(result))
+        return status, orjson.dumps(result)
 
-    async def _take_many(self, request: Request, lines: bytes, *, waits: bool) -> Response:
+    async def _take_many(self, grant: Grant, lines: bytes, *, waits: bool) -> Answer:
         validated = self._validated(lines)
         self._count_invalid(validated.invalid)
         results: Sequence[Result] = ()
         if len(validated.batch):
-            receipts = await self._submit(request, validated.batch)
+            receipts = await self._submit(grant, validated.batch)
             if receipts.all_durable and not waits and not validated.invalid:
-                return Response(200, all_durable_results(validated.batch.rows, receipts))
+                return 200, all_durable_results(validated.batch.rows, receipts)
             results = await self._results(validated.batch, receipts, waits=waits)
-        return Response(200, many_results(validated, results))
+        return 200, many_results(validated, results)
 
     def _validated(self, lines: bytes) -> Validated:
         validator = self._columnar if len(lines) >= _COLUMNAR_BYTES_MIN else self._plain
         return validator.validate(lines, 1) if lines else Validated(_NOTHING, [], 0)
 
-    async def _submit(self, request: Request, batch: Batch) -> Receipts:
-        request.grant.charge(len(batch))
+    async def _submit(self, grant: Grant, batch: Batch) -> Receipts:
+        grant.charge(len(batch))
         return await self._desk.submit(batch, transport=TRANSPORT, patient=False)
 
     def _count_invalid(self, invalid: Sequence[Invalid]) -> None:
@@ -140,7 +150,7 @@ class Submissions:
             return results
         rows, picked = batch.pick(told), [results[index] for index in told.tolist()]
         with suppress(PassingFault, ShardStopped):
-            await self._tell_outcomes(rows, _picked(receipts, told), picked)
+            await self._tell_outcomes(rows, receipts.pick(told), picked)
             if waits:
                 await self._tell_balances(rows, picked)
         return results
@@ -170,33 +180,48 @@ class Submissions:
             result.pop("balance", None)
 
     async def _tell_balances(self, rows: Batch, results: Sequence[Result]) -> None:
-        balances: dict[int, dict[str, object] | None] = {}
-        for account in np.unique(rows.accounts).tolist():
-            standing = await self._desk.standing(account)
-            balances[account] = None if standing is None else balance_of(standing.account)
+        standings = await self._desk.standings(np.unique(rows.accounts).tolist())
+        balances = {account: balance_of(standing.account) for account, standing in standings.items()}
         for account, result in zip(rows.accounts.tolist(), results, strict=True):
             if "balance" in result:
-                result["balance"] = balances[account]
+                result["balance"] = balances.get(account)
 
 
 _NOTHING: Final = Batch.of("", (), (), (), ())
 
 
-def _form(head: Head) -> BodyForm | None:
-    return body_form(head.fields.get(b"content-type", b""))
+def _required_form(headers: Mapping[bytes, bytes]) -> BodyForm:
+    """Raises Refused for a body that is not read: in another form than ours, or compressed."""
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.strip().lower() != b"identity":
+        raise Refused(415, "bad_encoding", "a body is taken as it is: send it without Content-Encoding")
+    form = body_form(headers.get(b"content-type", b""))
+    if form is None:
+        raise Refused(
+            415,
+            "bad_media_type",
+            "the body must be application/json or application/x-ndjson, in UTF-8: say so in Content-Type",
+        )
+    return form
+
+
+async def _whole_body(receive: types.Receive) -> bytes | None:
+    """All of it; None when the client is gone, or was told meanwhile that too much came, or too late."""
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message["body"])
+        if not message["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _headers(length: int) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % length)]
 
 
 def _told(receipts: Receipts, *, waits: bool) -> NDArray[np.intp]:
     """Rows that have an outcome: all but conflicts when it is waited for, else those that were sent before."""
     statuses = receipts.statuses
     return np.flatnonzero(statuses != Status.CONFLICT if waits else statuses == Status.DUPLICATE)
-
-
-def _picked(receipts: Receipts, indexes: NDArray[np.intp]) -> Receipts:
-    return Receipts(
-        receipts.generation,
-        receipts.statuses[indexes],
-        receipts.shards[indexes],
-        receipts.sequences[indexes],
-        receipts.positions[indexes],
-    )

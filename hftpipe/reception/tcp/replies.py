@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from hftpipe.core.transaction import Column
 from hftpipe.reception.receipts import BacklogFull, Receipts, Status, Unacknowledged
@@ -81,7 +80,7 @@ def batch_reply(first_line: int, last_line: int, validated: Validated, receipts:
         counts = np.bincount(receipts.statuses, minlength=len(Status)).tolist()
         entries = _entries(receipts)
         other = np.flatnonzero(receipts.statuses)
-        others, receipts = validated.batch.rows[other], _picked(receipts, other)
+        others, receipts = validated.batch.rows[other], receipts.pick(other)
     if len(others) or validated.invalid:
         told = _told(others, receipts, validated.invalid, end=",")[:-1]
     names = (*_STATUS_NAMES, "invalid")
@@ -101,16 +100,6 @@ def _entries(receipts: Receipts) -> str:
         of_shard = np.unique(sequences[shards == shard]).tolist()
         found += [f'"{shard}/{receipts.generation}-{sequence}"' for sequence in of_shard]
     return ",".join(found)
-
-
-def _picked(receipts: Receipts, indexes: NDArray[np.intp]) -> Receipts:
-    return Receipts(
-        receipts.generation,
-        receipts.statuses[indexes],
-        receipts.shards[indexes],
-        receipts.sequences[indexes],
-        receipts.positions[indexes],
-    )
 
 
 def _told(rows: Column, receipts: Receipts | None, invalid: list[Invalid], *, end: str) -> str:

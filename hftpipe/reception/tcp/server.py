@@ -1,8 +1,6 @@
 """The TCP server: lets connections in, looks at their deadlines, and stops them in order."""
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Iterable
@@ -10,23 +8,18 @@ from contextlib import suppress
 from typing import Final
 
 from hftpipe.config import ServeLimits
-from hftpipe.errors import UsageError
 from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.metrics import Metrics
+from hftpipe.reception.sockets import bound, listeners
 from hftpipe.reception.tcp.connection import TRANSPORT, Service, TcpConnection
 from hftpipe.reception.tcp.replies import Code, error_reply
 from hftpipe.validation import Rounding
-
-_BACKLOG: Final = 1_024
-"""Connections that the system holds until they are accepted."""
 
 _SWEEP_MS_MAX: Final = 1_000
 _SWEEP_MS_MIN: Final = 10
 _SWEEPS: Final = 4
 """The shortest deadline is looked at so often while it runs."""
-
-_NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _TLS_SHUTDOWN_S: Final = 2.0
 _ABORT_S: Final = 1.0
@@ -82,10 +75,10 @@ class TcpServer:
         Raises UsageError when the address cannot be had.
         """
         self._tls = tls
-        await self._listen(host, port)
+        self._listeners = await listeners(TRANSPORT, host, port)
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._listeners]
         self._sweep()
-        return _bound(self._listeners[0])
+        return bound(self._listeners[0])
 
     async def stop(self, deadline_s: float) -> None:
         """Lets nobody in, reads nothing, answers the complete lines that were read, and closes; within the time."""
@@ -109,24 +102,6 @@ class TcpServer:
             self._sweeping.cancel()
 
     # --- letting in --------------------------------------------------------------------------------------------
-
-    async def _listen(self, host: str, port: int) -> None:
-        """Listens on all addresses that a name has on this machine, on the same port of each."""
-        try:
-            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, address in dict.fromkeys(found):
-                free = _bound(self._listeners[0])[1] if self._listeners else port
-                with suppress(_NoSuchAddress):
-                    self._listeners.append(_listener(family, str(address[0]), free))
-            if not self._listeners:
-                raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        except OSError as error:
-            for listener in self._listeners:
-                listener.close()
-            raise UsageError(
-                f"cannot listen for TCP on {host} port {port}: {error.strerror}; choose another address with "
-                "--tcp HOST:PORT, or stop what is using it"
-            ) from error
 
     async def _accept(self, listener: socket.socket) -> None:
         """Accepts by itself: without descriptors, one of asyncio's tries a hundred times a second and logs each."""
@@ -195,26 +170,6 @@ class TcpServer:
                     self._emptied.clear()
                     await self._emptied.wait()
         return not self.connections
-
-
-class _NoSuchAddress(Exception):
-    """This machine does not have it, though its name does: ::1 of localhost, without IPv6."""
-
-
-def _listener(family: int, host: str, port: int) -> socket.socket:
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        if error.errno in _NO_SUCH_ADDRESS:
-            raise _NoSuchAddress from error
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def _bound(listener: socket.socket) -> tuple[str, int]:
-    host, port = listener.getsockname()[:2]
-    return host, port
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
