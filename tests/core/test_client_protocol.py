@@ -21,7 +21,8 @@ from hftpipe.core.transaction import Batch
 from hftpipe.errors import UsageError
 from hftpipe.reception.receipts import LogAway, Receipts
 from hftpipe.reception.receipts import Status as Told
-from hftpipe.reception.tcp.lines import Block, BlockBounds, Failure, LineConnection, Opening
+from hftpipe.reception.tcp.events import Block, BlockBounds, Failure, Opening
+from hftpipe.reception.tcp.lines import LineConnection
 from hftpipe.validation import CsvValidator, JsonlValidator, Rounding
 from tests.core.model import Model
 

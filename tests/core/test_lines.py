@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 from hftpipe.config import LINE_BYTES_MAX
 from hftpipe.core.transaction import Batch
 from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts
-from hftpipe.reception.tcp.lines import (
-    TRANSITIONS,
-    Act,
-    Block,
-    BlockBounds,
-    End,
-    Failure,
-    LineConnection,
-    Opening,
-    State,
-)
+from hftpipe.reception.tcp.events import TRANSITIONS, Act, Block, BlockBounds, End, Failure, Opening, State
+from hftpipe.reception.tcp.lines import LineConnection
 from hftpipe.reception.tcp.replies import Code
 from hftpipe.validation import Rounding
 from tests.core.bad_input import ACCEPTED, SKIPPED, Case, csv_cases, json_cases, json_line

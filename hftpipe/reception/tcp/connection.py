@@ -18,7 +18,8 @@ from hftpipe.reception.appender import Lane
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.receipts import Receipts, Unacknowledged
-from hftpipe.reception.tcp.lines import Block, BlockBounds, End, Event, Failure, LineConnection, Opening
+from hftpipe.reception.tcp.events import Block, BlockBounds, End, Event, Failure, Opening
+from hftpipe.reception.tcp.lines import LineConnection
 from hftpipe.reception.tcp.replies import Code
 from hftpipe.validation import Rounding
 

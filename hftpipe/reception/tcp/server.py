@@ -133,8 +133,6 @@ class TcpServer:
         handshake_s = None if self._tls is None else self._limits.message_ms / 1000
         shutdown_s = None if self._tls is None else _TLS_SHUTDOWN_S
         try:
-            # asyncio does so for sockets of its own alone: without it a reply waits until the one before has arrived.
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
                 lambda: TcpConnection(self._service),
                 accepted,
