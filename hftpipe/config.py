@@ -158,7 +158,7 @@ class ServeLimits:
     warm_page_entries: int = 64
     """Entries of them read at a time."""
 
-    block_lines_max: int = 4_096
+    block_lines_max: int = 8_192
     """Lines of one TCP connection that are validated, and submitted, at a time."""
     wary_lines_max: int = 256
     """The same of a connection that is new, or has just sent many invalid lines: they cost most."""
