@@ -155,7 +155,10 @@ class ValidationService:
                     self._bench.clock.sleep_ms(wait_ms)
                 except TailLost as lost:
                     # What is not done is still in the inbox, and is appended again from the lowest on.
-                    self._producer.begin_again(lost)
+                    self._producer.begin_again(
+                        lost,
+                        "What had left the inbox before is gone, and to be added again. Going on with what is there",
+                    )
         except Interrupted as told:
             self._bench.report(f"{told}. What is not done stays in the inbox")
         finally:

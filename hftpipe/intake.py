@@ -22,6 +22,9 @@ from hftpipe.validation import (
     Rounding,
 )
 
+_RESERVED = ("inbox:", "serve:")
+"""What the ids of the inbox and of the reception service begin with: their positions are no line numbers."""
+
 _JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
@@ -67,6 +70,10 @@ def open_intakes(paths: Sequence[str], options: IntakeOptions, stop: threading.E
         raise UsageError("standard input can be read once; name `-` once")
     if not options.source.isprintable() or len(options.source) > SOURCE_CHARACTERS_MAX:
         raise UsageError(f"--source must be printable, and no longer than {SOURCE_CHARACTERS_MAX} characters")
+    if options.source.startswith(_RESERVED):
+        raise UsageError(
+            f"--source must not begin with {' or '.join(_RESERVED)}: such names are given by hftpipe itself"
+        )
     opened: list[Intake] = []
     try:
         for path in paths:

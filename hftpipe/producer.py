@@ -113,9 +113,9 @@ class Producer:
         complete = len(notes) == self._topology.shards
         return Resumption(min(marks, key=lambda mark: mark.line) if complete else None, marks)
 
-    def begin_again(self, lost: TailLost) -> None:
+    def begin_again(self, lost: TailLost, told: str = "Beginning again at the start of the source") -> None:
         """Forgets what was confirmed: the source is appended from its start, and the chain skips what is known."""
-        self._report(f"{lost}. Beginning again at the start of the source; what was applied is skipped")
+        self._report(f"{lost}. {told}; what was applied is skipped")
         self._anchors = {}
 
     def append(self, batch: Batch) -> list[Placed]:
@@ -143,12 +143,12 @@ class Producer:
                 self._recover(appended.fault)
         return placed
 
-    def room(self, shard: int) -> int:
-        """How many entries of a shard can be appended before its backlog is full, or is to be looked at again.
+    def room(self, shard: int, wanted: int) -> int:
+        """How many entries can be appended to a shard now: `wanted` at least, unless its backlog is full.
 
         Raises as `append` does.
         """
-        if self._room[shard] <= 0:
+        if self._room[shard] < wanted:
             self._patiently(self._look_for_room, shard)
         return max(self._room[shard], 0)
 

@@ -4,13 +4,13 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from random import Random
 
 from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits, ServeLimits
-from hftpipe.core.entry import Entry, EntryId, decode, origin
-from hftpipe.errors import EntryDamaged
+from hftpipe.core.entry import Entry, decode, origin
+from hftpipe.errors import EntryDamaged, PassingFault, ShardStopped
 from hftpipe.log.redis import RedisLogReader
 from hftpipe.ports import Books
 from hftpipe.producer import Surroundings
@@ -67,30 +67,39 @@ class DeskWiring:
         Without it, who sends again what a killed process had appended would append it twice; the ledger would refuse
         the second, and the submitter be told `durable` for it.
         """
-        place, topology = self._pipeline.place, self._pipeline.topology
-        for shard in range(topology.shards):
+        place = self._pipeline.place
+        is_complete = True
+        for shard in range(self._pipeline.topology.shards):
             reader = RedisLogReader(place.reconnector(f"serve:{shard}"), place.keys, shard, "serve")
             with closing(reader):
-                last = reader.extent().last
-                if last is None:
-                    continue
-                applied = books.applied(shard) or origin(topology.generation)
-                newest = last.moved(1 - self._limits.warm_entries_max)
-                self._warm_shard(repeats, reader, shard, max(applied.moved(1), newest), last)
+                is_complete &= self._warm_shard(repeats, books, reader, shard)
+        if is_complete:
+            repeats.trust()
 
-    def _warm_shard(
-        self, repeats: Repeats, reader: RedisLogReader, shard: int, first: EntryId, last: EntryId
-    ) -> None:
-        shards = self._pipeline.topology.shards
+    def _warm_shard(self, repeats: Repeats, books: Books, reader: RedisLogReader, shard: int) -> bool:
+        """Whether all of a shard that is not applied was read."""
+        last = (
+            reader.extent().last
+        )  # before the checkpoint: what is appended behind it is found by its number
+        if last is None:
+            return True
+        repeats.last_of[shard] = last.sequence
+        topology = self._pipeline.topology
+        applied = origin(topology.generation)
+        with suppress(PassingFault, ShardStopped):  # its worker says what is wrong; the other shards go on
+            applied = books.applied(shard) or applied
+        newest = last.moved(1 - self._limits.warm_entries_max)
+        first = max(applied.moved(1), newest)
         while first <= last:
             page = reader.range(first, last, self._limits.warm_page_entries)
-            if not page:
-                return
+            if not page or page[0].id != first:
+                return False
             for raw in page:
                 try:
-                    entry = decode(raw, shard, shards)
+                    entry = decode(raw, shard, topology.shards)
                 except EntryDamaged:
                     continue  # the worker of the shard stops there, and says so
                 if isinstance(entry, Entry):
                     repeats.warm(entry.batch, shard, raw.id.sequence)
             first = page[-1].id.moved(1)
+        return newest <= applied.moved(1)

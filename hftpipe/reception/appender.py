@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.core.transaction import Batch, Column
-from hftpipe.errors import Interrupted
+from hftpipe.errors import Interrupted, PassingFault, ShardStopped
 from hftpipe.producer import Placed, Producer
 from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts, Status
 from hftpipe.reception.repeats import NEW, Repeats, Sorted
@@ -110,7 +111,10 @@ class Appender:
         self._since = 0.0
         self._position = 0
         self._losses = producer.losses
-        self._last_of: dict[int, int] = {}
+        self._last_of = dict(repeats.last_of)
+        self._is_hasty = False
+        self.held_rows = 0
+        """Rows that wait for a shard whose backlog is full."""
         self._thread = threading.Thread(target=self._work, name="appender", daemon=True)
 
     def start(self) -> None:
@@ -127,6 +131,12 @@ class Appender:
         """From any thread: what was put is still appended, then the thread ends. Does not wait for it."""
         with self._queue.changed:
             self._queue.is_closed = True
+            self._queue.changed.notify()
+
+    def hasten(self) -> None:
+        """From any thread: who waits for a full shard is refused from now on."""
+        with self._queue.changed:
+            self._is_hasty = True
             self._queue.changed.notify()
 
     def join(self, timeout_s: float) -> bool:
@@ -148,10 +158,14 @@ class Appender:
                 group = self._next_group()
                 if group:
                     self._append(group)
+        except Interrupted:
+            pass  # told not to wait for the log any more, and those who did have been answered
         except BaseException as end:  # handed over whole: the service ends with it
             error = end
-        self._repeats.close()
-        self._ended(error)
+        finally:
+            with suppress(PassingFault, ShardStopped):
+                self._repeats.close()
+            self._ended(error)
 
     def _take(self) -> bool:
         """Waits for something to do; False when there is nothing left and never will be."""
@@ -176,50 +190,58 @@ class Appender:
         held: set[Lane] = set()
         refused: list[tuple[Submission, Answer]] = []
         rows = np.zeros(1, dtype=np.int64)
+        held_rows, now = 0, time.monotonic()
         while self._waiting:
             submission = self._waiting.popleft()
             if submission.is_void or submission.lane.is_broken:
+                submission.lane.is_broken = True
                 refused.append((submission, _broken()))
                 continue
-            joined = rows + submission.rows_by_shard
-            if group and not self._joins(group[0], submission, int(joined.sum())):
-                left.append(submission)
-                break
-            if submission.lane in held:
-                left.append(submission)
-            elif (shard := self._full_shard(joined)) is None:
+            full = None if submission.lane in held else self._full_shard(submission.rows_by_shard, now)
+            if submission.lane not in held and full is None:
+                joined = rows + submission.rows_by_shard
+                if group and not self._joins(group[0], submission, joined):
+                    left.append(submission)
+                    break
                 group.append(submission)
                 rows = joined
-            elif submission.patient and not self._queue.is_closed:
+            elif full is None or (submission.patient and not self._is_hasty and not self._queue.is_closed):
                 left.append(submission)
                 held.add(submission.lane)
+                held_rows += len(submission.batch)
             else:
                 submission.lane.is_broken = True
-                refused.append((submission, _backlog_full(shard)))
+                refused.append((submission, _backlog_full(full)))
         self._waiting.extendleft(reversed(left))
+        self.held_rows = held_rows
         if refused:
             self._deliver(refused)
         return group
 
-    def _joins(self, first: Submission, submission: Submission, rows: int) -> bool:
+    def _joins(self, first: Submission, submission: Submission, joined: Column) -> bool:
+        """Whether a submission can be in a group of so many rows a shard, its own among them."""
         has_ids = (first.batch.txs is None, submission.batch.txs is None)
-        return has_ids[0] == has_ids[1] and rows <= self._limits.group_transactions_max
+        if has_ids[0] != has_ids[1] or joined.sum() > self._limits.group_transactions_max:
+            return False
+        return all(self._has_room(shard, joined) for shard in np.flatnonzero(joined).tolist())
 
-    def _full_shard(self, rows_by_shard: Column) -> int | None:
-        """A shard whose backlog has no room for these rows."""
-        now = time.monotonic()
+    def _full_shard(self, rows_by_shard: Column, now: float) -> int | None:
+        """A shard whose backlog has no room for these rows alone; it is not asked again at once."""
         for shard in np.flatnonzero(rows_by_shard).tolist():
             if self._full_until.get(shard, 0.0) > now:
                 return int(shard)
-            entries = -(-int(rows_by_shard[shard]) // self._entry_transactions)
-            self._since = now
-            room = self._producer.room(shard)
-            self._since = 0.0
-            self._has_lost()
-            if room < entries:
+            if not self._has_room(shard, rows_by_shard):
                 self._full_until[shard] = now + _FULL_POLL_S
                 return int(shard)
         return None
+
+    def _has_room(self, shard: int, rows_by_shard: Column) -> bool:
+        entries = -(-int(rows_by_shard[shard]) // self._entry_transactions)
+        self._since = time.monotonic()
+        room = self._producer.room(shard, entries)
+        self._since = 0.0
+        self._has_lost()
+        return room >= entries
 
     def _append(self, group: list[Submission]) -> None:
         whole = _joined([submission.batch for submission in group])
@@ -229,23 +251,24 @@ class Appender:
         self._since = began = time.monotonic()
         try:
             placed = self._producer.append(batch) if len(batch) else []
-        except Interrupted as stop:
-            self._deliver([(submission, LogAway(str(stop), in_doubt=True)) for submission in group])
+        except Interrupted:
+            self._deliver([(submission, _given_up()) for submission in group])
             raise
         finally:
             self._since = 0.0
         self._appended(time.monotonic() - began, len(batch))
-        has_lost = self._has_lost()
+        if self._has_lost():
+            # Entries of this very group may be among the lost, and what its repeats refer to.
+            for submission in group:
+                submission.lane.is_broken = True
+            self._deliver([(submission, _lost()) for submission in group])
+            return
         appended = self._addresses(batch, placed)
+        if self._has_met_others(placed):
+            appended = self._repeats.corrected(batch, appended)
         receipts = appended if new is None else _filled(appended, new, sorted_)
-        answers: list[Answer] = list(_cut(receipts, group))
-        if has_lost:
-            # What these repeat may be among the lost.
-            answers = [answer if _is_new(answer) else _lost() for answer in answers]
-            for submission, answer in zip(group, answers, strict=True):
-                submission.lane.is_broken |= not _is_new(answer)
-        self._deliver(list(zip(group, answers, strict=True)))
-        self._repeats.remember(batch, appended.shards, appended.sequences, appended.positions)
+        self._deliver(list(zip(group, _cut(receipts, group), strict=True)))
+        self._repeats.remember(batch, appended)
 
     def _numbered(self, batch: Batch) -> Batch:
         """The rows with their positions in our source."""
@@ -253,12 +276,15 @@ class Appender:
         rows = np.arange(first, first + len(batch))
         return Batch(batch.kinds, batch.accounts, batch.txs, batch.amounts, rows)
 
-    def _note_others(self, entry: Placed) -> None:
-        """Ids of entries are dense: one that does not follow ours shows that somebody else appends too."""
-        before = self._last_of.get(entry.shard)
-        if before is not None and entry.id.sequence != before + 1:
+    def _has_met_others(self, placed: Sequence[Placed]) -> bool:
+        """Ids of entries are dense: one that does not follow the last shows that somebody else appends too."""
+        has_met = False
+        for entry in placed:
+            has_met |= entry.id.sequence != self._last_of.get(entry.shard, -1) + 1
+            self._last_of[entry.shard] = entry.id.sequence
+        if has_met:
             self._repeats.meet_others()
-        self._last_of[entry.shard] = entry.id.sequence
+        return has_met
 
     def _has_lost(self) -> bool:
         """Whether the log was found to have lost entries; then what they held is not known any more."""
@@ -277,7 +303,6 @@ class Appender:
             indexes = entry.rows - batch.rows[0]
             shards[indexes] = entry.shard
             sequences[indexes] = entry.id.sequence
-            self._note_others(entry)
         return Receipts(self._generation, statuses, shards, sequences, batch.rows)
 
 
@@ -298,8 +323,8 @@ def _broken() -> LogAway:
     return LogAway("what was sent before it was not appended; send both again, with the same ids")
 
 
-def _is_new(answer: Answer) -> bool:
-    return isinstance(answer, Receipts) and answer.all_durable
+def _given_up() -> LogAway:
+    return LogAway("the service stopped while the log was away; send again, with the same ids", in_doubt=True)
 
 
 def _lost() -> LogAway:

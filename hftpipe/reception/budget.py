@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 
 class Budget:
@@ -38,7 +39,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.give(count)  # it had just been granted
             else:
-                self._waiting.remove((count, turn))
+                with suppress(ValueError):  # passed over before
+                    self._waiting.remove((count, turn))
                 self._serve()
             raise
 

@@ -50,6 +50,7 @@ class Desk(Inquiries):
         self._turn = asyncio.Lock()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._why_not = ""
+        self._is_stopped = False
         self._appender = Appender(
             producer,
             repeats,
@@ -74,16 +75,28 @@ class Desk(Inquiries):
         Raises BacklogFull (nothing was taken), and LogAway: at once when the log is known to be away, and `in_doubt`
         when it went away meanwhile. A caller that is cancelled does not know what became of the rows.
         """
+        lane = lane or Lane()
+        try:
+            return await self._submit(batch, transport, lane, patient=patient)
+        except BaseException:
+            lane.is_broken = True
+            raise
+
+    async def _submit(self, batch: Batch, transport: str, lane: Lane, *, patient: bool) -> Receipts:
         if not patient and self._turn.locked():
             raise _too_many()
         async with self._turn:  # first come, first served: a lane's order begins here
             await self._wait_for_room(len(batch), patient=patient)
-        submission = Submission.of(batch, self.topology.shards, lane or Lane(), patient=patient)
+        submission = Submission.of(batch, self.topology.shards, lane, patient=patient)
         future: asyncio.Future[Receipts] = self._loop.create_future()
         self._pending[submission] = future
         self._queued += len(batch)
         self._appender.put(submission)
-        receipts = await future
+        try:
+            receipts = await future
+        except asyncio.CancelledError:
+            submission.is_void = True  # nobody waits for it: what its client sends again must not pass it
+            raise
         self._count(transport, receipts)
         return receipts
 
@@ -95,10 +108,15 @@ class Desk(Inquiries):
             return "the log does not take entries for now; what was taken is kept, and appended when it does"
         return ""
 
+    def hasten(self) -> None:
+        """Refuses those who wait for a full shard, so that the transports can end."""
+        self._appender.hasten()
+
     async def stop(self, wait_ms: int) -> None:
         """Takes nothing any more, and returns when all that was taken is answered; gives up after so long."""
-        if self._sweep.done():
-            return  # stopped before
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         self._why_not = self._why_not or "the service is stopping"
         self._appender.close()
         with suppress(TimeoutError):
@@ -113,7 +131,8 @@ class Desk(Inquiries):
         while True:
             if problem := self.problem():
                 raise LogAway(problem)
-            if not self._queued or self._queued + rows <= self.limits.queue_transactions_max:
+            queued = self._queued - self._appender.held_rows
+            if queued <= 0 or queued + rows <= self.limits.queue_transactions_max:
                 return
             if not patient:
                 raise _too_many()
@@ -147,13 +166,15 @@ class Desk(Inquiries):
         """Answers those who have waited long for a log that is away."""
         while True:
             await asyncio.sleep(_SWEEP_S)
+            self._room.set()  # rows may be held meanwhile, which do not count
             if self._appender.under_way_ms() > self.limits.reply_ms:
                 self._give_up("the log did not answer in time")
 
     def _give_up(self, why: str) -> None:
         pending, self._pending = self._pending, {}
-        for submission, future in pending.items():
+        for submission in pending:  # all of them first: none may be appended behind one that is not
             submission.is_void = True
+        for submission, future in pending.items():
             self._queued -= len(submission.batch)
             if not future.done():
                 future.set_exception(LogAway(f"{why}; send again, with the same ids", in_doubt=True))

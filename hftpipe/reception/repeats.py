@@ -18,7 +18,7 @@ from hftpipe.core.slot_table import UNKNOWN, SlotTable
 from hftpipe.core.transaction import INT64_MAX, Batch, Column
 from hftpipe.errors import PassingFault, ShardStopped
 from hftpipe.ports import Books, Movement
-from hftpipe.reception.receipts import Status
+from hftpipe.reception.receipts import Receipts, Status
 
 SHARDS_ASKED_MAX: Final = 16
 """With more shards than this, only the one of the account is asked whether it knows an id."""
@@ -66,7 +66,7 @@ _NOTHING: Final = First.none(0)
 _NONE: Final = np.zeros(0, dtype=np.int64)
 
 _FEW: Final = 64
-_FRESH_MAX: Final = 4_096
+_FRESH_SHARE: Final = 128
 
 
 class _Table(SlotTable):
@@ -85,15 +85,15 @@ class _Table(SlotTable):
 
 
 class RecentIds:
-    """The latest ids, at least a third of `count_max` of them and never more, each in some 80 bytes.
+    """The latest ids: about `count_max` of them at the most, half at the least; each in some 80 bytes.
 
     Ids are kept in two tables; when the younger one is full, the older one is dropped. A few ids at a time are kept in
     a dictionary first: a table takes as long for one as for some hundreds.
     """
 
     def __init__(self, count_max: int, seed: int) -> None:
-        self._part = max(count_max // 3, 1)
-        self._fresh_max = min(self._part, _FRESH_MAX)
+        self._part = max(count_max // 2, 1)
+        self._fresh_max = max(self._part // _FRESH_SHARE, 1)
         self._seed = seed
         self.forgotten = -1
         """No id that was dropped is above it."""
@@ -181,8 +181,10 @@ class Repeats:
         self._books = books
         self._shards = shards
         self._recent = RecentIds(count_max, seed)
-        self._applied_max = max(map(books.highest, range(shards)))
+        self._applied_max = INT64_MAX
         """No id that others have appended is above it, as far as is known."""
+        self.last_of: dict[int, int] = {}
+        """Sequence number of the last entry of each shard that had any, when the log was read."""
 
     def sort(self, batch: Batch) -> Sorted:
         """Tells repeats from new rows; what the stores cannot tell for now, the ledger does later."""
@@ -203,12 +205,30 @@ class Repeats:
             self._follow(batch, followers, led_by, sorted_)
         return sorted_
 
-    def remember(self, batch: Batch, shards: Column, sequences: Column, positions: Column) -> None:
-        """Rows that were appended, where they stand, and their positions in our source."""
+    def corrected(self, batch: Batch, appended: Receipts) -> Receipts:
+        """Receipts of rows that were appended while others did so too: some may repeat what those had appended."""
+        sorted_ = self.sort(batch)
+        if not len(sorted_.within):
+            return appended
+        repeats = np.flatnonzero(sorted_.statuses)
+        columns = [column.copy() for column in (appended.shards, appended.sequences, appended.positions)]
+        for column, known in zip(columns, sorted_.first, strict=False):
+            column[repeats] = known[repeats]
+        return Receipts(appended.generation, sorted_.statuses, *columns)
+
+    def remember(self, batch: Batch, appended: Receipts) -> None:
+        """Rows that were appended: where they stand, and their positions in our source."""
         if batch.txs is None:
             return
-        rows = np.flatnonzero(batch.is_moving)
-        columns = (shards, sequences, positions, batch.letters, batch.accounts, batch.amounts)
+        rows = np.flatnonzero(batch.is_moving & (appended.statuses == 0))
+        columns = (
+            appended.shards,
+            appended.sequences,
+            appended.positions,
+            batch.letters,
+            batch.accounts,
+            batch.amounts,
+        )
         self._recent.add(batch.txs[rows], First(*(column[rows].astype(np.int64) for column in columns)))
 
     def warm(self, batch: Batch, shard: int, sequence: int) -> None:
@@ -220,7 +240,16 @@ class Repeats:
         places, _ = self._recent.find(batch.txs[leaders])
         new = batch.pick(np.delete(leaders, places))
         zeros = np.zeros(len(new), dtype=np.int64)
-        self.remember(new, zeros + shard, zeros + sequence, zeros)
+        statuses = np.zeros(len(new), dtype=np.uint8)
+        self.remember(new, Receipts(0, statuses, zeros + shard, zeros + sequence, zeros))
+
+    def trust(self) -> None:
+        """All that others have appended so far is warmed or applied: ids above the applied ones are new.
+
+        To be called when the log has been read: what is applied meanwhile is then below.
+        """
+        with suppress(PassingFault, ShardStopped):
+            self._applied_max = max(map(self._books.highest, range(self._shards)))
 
     def meet_others(self) -> None:
         """Others append too: any id may be in the stores from now on."""

@@ -96,6 +96,12 @@ async def _stop(
     loop = asyncio.get_running_loop()
     ends = loop.time() + stop_ms / 1000
     loop.call_later(_PATIENCE * stop_ms / 1000, halt.set)
-    await asyncio.gather(*(transport.stop(stop_ms / 1000) for transport in transports))
+    desk.hasten()
+    stopped = await asyncio.gather(
+        *(transport.stop(stop_ms / 1000) for transport in transports), return_exceptions=True
+    )
     await desk.stop(max(round((ends - loop.time()) * 1000), 0))
     halt.set()
+    for end in stopped:
+        if isinstance(end, BaseException):
+            raise end

@@ -30,7 +30,8 @@ WAIT_S = 10.0
 class HeldWriter(MemoryLogWriter):
     """A log whose server is away, or slow, as told.
 
-    open: appends wait for it. away: they fail. unconfirmed: they succeed, and the reply is lost, once.
+    open: appends wait for it. away: they fail. unconfirmed: they succeed, and the reply is lost, once. loses: the
+    first entry is confirmed and then lost, once.
     """
 
     def __init__(self, log: MemoryLog) -> None:
@@ -40,6 +41,7 @@ class HeldWriter(MemoryLogWriter):
         self.waiting = threading.Event()
         self.away = False
         self.unconfirmed = False
+        self.loses = False
         self.groups: list[list[int]] = []
 
     def append(self, entries: Sequence[Outgoing]) -> Appended:
@@ -49,6 +51,13 @@ class HeldWriter(MemoryLogWriter):
         if self.away:
             return Appended([], LogUnavailable("the server is away"))
         self.groups.append([int(entry.fields[b"n"]) for entry in entries])
+        if self.loses:
+            self.loses = False
+            ids = super().append(entries[:1]).ids
+            stream = self._log.streams[entries[0].shard]
+            del stream.entries[stream.last]
+            stream.last = stream.last.moved(-1)
+            return Appended(ids, LogUnavailable("the server has failed over to one that lags behind"))
         if self.unconfirmed:
             self.unconfirmed = False
             super().append(entries)

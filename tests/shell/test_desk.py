@@ -9,9 +9,11 @@ from typing import TypeVar
 import pytest
 
 from hftpipe.config import IngestLimits
+from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import LogForeign
-from hftpipe.ports import Topology
+from hftpipe.ports import Outgoing, Topology
+from hftpipe.reception.appender import Lane
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.receipts import BacklogFull, LogAway, Receipts, Status
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall
@@ -276,6 +278,88 @@ def test_what_the_log_has_lost_is_no_duplicate_when_it_is_sent_again(hall: Hall)
             assert again.statuses.tolist() == [Status.DURABLE]
             await asyncio.to_thread(hall.work)
             assert [each.outcome for each in await desk.history(2)] == ["applied"]
+
+    run(scenario)
+
+
+def test_what_a_group_itself_has_lost_is_not_told_to_be_durable(hall: Hall) -> None:
+    async def scenario() -> None:
+        async with hall.desk() as desk:
+            await submit(desk, deposits([4], [1]))
+            hall.writer.loses = True
+            rows = deposits([4] * 3_000, list(range(10, 3_010)))
+            with pytest.raises(LogAway, match="lost"):
+                await submit(desk, rows)
+            again = await submit(desk, rows)
+            await asyncio.to_thread(hall.work)
+            outcomes = [each.outcome for each in await desk.history(10)]
+            assert outcomes[0] == "applied"
+            assert len(again) == 3_000
+            assert next(each.outcome for each in await desk.history(3_009)) == "applied"
+
+    run(scenario)
+
+
+def test_a_small_rest_of_room_is_no_full_backlog(hall: Hall) -> None:
+    async def scenario() -> None:
+        async with hall.desk(ingest=IngestLimits(backlog_entries_max=50, backlog_share_max=3)) as desk:
+            for tx in range(2):
+                await submit(desk, deposits([4], [tx]))
+            await asyncio.to_thread(hall.work)
+            large = deposits([4] * 3_000, list(range(10, 3_010)))
+            assert (await submit(desk, large, patient=False)).all_durable
+            assert (await submit(desk, deposits([4], [5_000]), patient=False)).all_durable
+
+    run(scenario)
+
+
+def test_those_who_wait_for_a_full_shard_do_not_fill_the_queue(hall: Hall) -> None:
+    async def scenario() -> None:
+        limits = replace(LIMITS, queue_transactions_max=4)
+        full = IngestLimits(backlog_entries_max=1, backlog_share_max=1)
+        async with hall.desk(limits, full) as desk:
+            await submit(desk, deposits([4], [1]))
+            held = [submit(desk, deposits([4, 4], [tx, tx + 1])) for tx in range(10, 18, 2)]
+            assert (await submit(desk, deposits([5], [90]))).all_durable
+            assert not any(each.done() for each in held)
+            desk.hasten()
+            for each in held:
+                with pytest.raises(BacklogFull):
+                    await each
+
+    run(scenario)
+
+
+def test_what_others_have_appended_and_applied_is_a_duplicate(hall: Hall) -> None:
+    async def scenario() -> None:
+        other = Outgoing(0, encode("other", 0, deposits([4, 4], [1, 2]), 0))
+        async with hall.desk() as desk:
+            hall.log.append(other)
+            await asyncio.to_thread(hall.work)
+            receipts = await submit(desk, deposits([4, 4], [2, 3]))
+            assert receipts.statuses.tolist() == [Status.DUPLICATE, Status.DURABLE]
+            assert receipts.address(0) == "0/1-0"
+
+    run(scenario)
+
+
+def test_rows_of_a_lane_behind_one_that_failed_are_not_appended(hall: Hall) -> None:
+    async def scenario() -> None:
+        async with hall.desk(ingest=IngestLimits(backlog_entries_max=1, backlog_share_max=1)) as desk:
+            await submit(desk, deposits([4], [1]))
+            lane = Lane()
+            first, second = (
+                asyncio.ensure_future(
+                    desk.submit(deposits([account], [account]), transport="test", patient=True, lane=lane)
+                )
+                for account in (8, 5)
+            )
+            await asyncio.sleep(0.1)
+            assert not second.done()
+            first.cancel()
+            with pytest.raises(LogAway, match="before it"):
+                await second
+            assert hall.appended() == 1
 
     run(scenario)
 

@@ -446,7 +446,7 @@ def test_a_tail_lost_while_entries_are_in_hand_loses_none_of_them(pipeline: Inbo
 
     pipeline.clock.__class__ = Waiting
     pipeline.service().run()
-    assert any("Beginning again" in line for line in pipeline.lines)
+    assert any("Going on with what is there" in line for line in pipeline.lines)
     pipeline.check()
 
 

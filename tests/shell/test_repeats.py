@@ -11,7 +11,7 @@ from hftpipe.core.entry import EntryId
 from hftpipe.core.transaction import Batch, Column, Kind
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Movement, Standing
-from hftpipe.reception.receipts import Status
+from hftpipe.reception.receipts import Receipts, Status
 from hftpipe.reception.repeats import NEW, RecentIds, Repeats
 
 SHARDS = 3
@@ -66,6 +66,11 @@ def repeats(shelf: Shelf | None = None, count_max: int = 1_000) -> Repeats:
     return Repeats(shelf or Shelf(), SHARDS, count_max, seed=42)
 
 
+def remember(desk: Repeats, appended: Batch, shards: Column, sequences: Column, positions: Column) -> None:
+    statuses = np.zeros(len(appended), dtype=np.uint8)
+    desk.remember(appended, Receipts(1, statuses, shards, sequences, positions))
+
+
 def test_new_ids_are_new() -> None:
     found = repeats().sort(batch("DWD", [1, 2, 3], [7, 5, 6], [1, 1, 1]))
     assert found.statuses.tolist() == [Status.DURABLE] * 3
@@ -74,7 +79,7 @@ def test_new_ids_are_new() -> None:
 def test_the_same_again_is_a_duplicate_with_the_first_address() -> None:
     desk = repeats()
     first = batch("D", [4], [9], [100])
-    desk.remember(first, np.array([1]), np.array([33]), np.array([12]))
+    remember(desk, first, np.array([1]), np.array([33]), np.array([12]))
     found = desk.sort(first)
     assert found.statuses.tolist() == [Status.DUPLICATE]
     assert [column.tolist() for column in found.first[:3]] == [[1], [33], [12]]
@@ -87,7 +92,7 @@ def test_the_same_again_is_a_duplicate_with_the_first_address() -> None:
 )
 def test_the_same_id_with_other_content_is_a_conflict(other: Batch) -> None:
     desk = repeats()
-    desk.remember(batch("D", [4], [9], [100]), np.array([1]), np.array([33]), np.array([12]))
+    remember(desk, batch("D", [4], [9], [100]), np.array([1]), np.array([33]), np.array([12]))
     assert desk.sort(other).statuses.tolist() == [Status.CONFLICT]
 
 
@@ -115,7 +120,7 @@ def test_disputes_have_no_id_of_their_own() -> None:
 def test_without_ids_nothing_is_a_repeat() -> None:
     desk = repeats()
     same = batch("DD", [4, 4], None, [1, 1])
-    desk.remember(same, np.array([1, 1]), np.array([1, 1]), np.array([1, 2]))
+    remember(desk, same, np.array([1, 1]), np.array([1, 1]), np.array([1, 2]))
     assert desk.sort(same).statuses.tolist() == [Status.DURABLE] * 2
 
 
@@ -138,10 +143,10 @@ def test_the_latest_ids_stay_and_memory_is_bounded() -> None:
     desk = repeats(count_max=100)
     for start in range(0, 1_000, 10):
         ids = np.arange(start, start + 10)
-        desk.remember(batch("D" * 10, ids.tolist(), ids.tolist(), [1] * 10), ids, ids, ids)
+        remember(desk, batch("D" * 10, ids.tolist(), ids.tolist(), [1] * 10), ids, ids, ids)
     known = desk.sort(batch("D" * 1_000, list(range(1_000)), list(range(1_000)), [1] * 1_000))
     told = np.flatnonzero(known.statuses == Status.DUPLICATE)
-    assert 33 <= len(told) <= 100
+    assert 50 <= len(told) <= 101
     assert told.tolist() == list(range(1_000 - len(told), 1_000))
 
 
@@ -153,7 +158,7 @@ def test_a_group_larger_than_the_memory_is_remembered_in_part() -> None:
 
     recent.add(ids, First(ids, zeros, zeros, zeros, zeros, zeros))
     places, first = recent.find(ids)
-    assert 3 <= len(places) <= 10
+    assert 5 <= len(places) <= 10
     assert sorted(places.tolist()) == list(range(100 - len(places), 100))
     assert sorted(first.shards.tolist()) == sorted(places.tolist())
     assert recent.forgotten == 99 - len(places)
@@ -162,10 +167,11 @@ def test_a_group_larger_than_the_memory_is_remembered_in_part() -> None:
 def test_the_stores_are_asked_only_for_ids_that_may_be_there() -> None:
     shelf = Shelf([movement(4, 9, 100)])
     desk = repeats(shelf, count_max=30)
+    desk.trust()
     desk.sort(batch("DD", [4, 5], [10, 11], [1, 1]))
     assert shelf.asked == []
     ids = np.arange(100, 140)
-    desk.remember(batch("D" * 40, ids.tolist(), ids.tolist(), [1] * 40), ids, ids, ids)
+    remember(desk, batch("D" * 40, ids.tolist(), ids.tolist(), [1] * 40), ids, ids, ids)
     desk.sort(batch("DD", [4, 5], [100, 150], [1, 1]))
     assert set(shelf.asked) == {100}
     desk.meet_others()
@@ -214,7 +220,8 @@ def test_every_row_is_told_what_a_dictionary_would_tell(
                 else:
                     assert txs[within[row]] == tx
         appended = whole.pick(new)
-        desk.remember(
+        remember(
+            desk,
             appended,
             appended.accounts % SHARDS,
             np.full(len(new), 100 + number),

@@ -257,16 +257,16 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def _hand_in(self, block: Block) -> None:
         """Submits a block; while it is appended, the next one can be taken."""
-        if self._grant is None or not self._service.gate.is_current(self._grant):
-            self._fail(Code.UNAUTHORIZED, "the token was withdrawn while the connection was open")
-            return
-        self._grant.charge(block.validated.rows)
+        if self._grant is not None:
+            self._grant.charge(block.validated.rows)
         submitting = self._loop.create_task(self._submit(block.validated.batch))
         self._in_hand.append((block, submitting))
         submitting.add_done_callback(self._answer)
         self._regulate()
 
     async def _submit(self, batch: Batch) -> Receipts | None:
+        if self._grant is None or not self._service.gate.is_current(self._grant):
+            raise Unauthorized
         if not len(batch):
             return None
         return await self._service.desk.submit(batch, transport=TRANSPORT, patient=True, lane=self._lane)
@@ -281,6 +281,8 @@ class TcpConnection(asyncio.BufferedProtocol):
             except Unacknowledged as unacknowledged:
                 self._service.metrics.dropped(TRANSPORT, "busy")
                 self._finish(self._lines.busy(block, unacknowledged))
+            except Unauthorized:
+                self._fail(Code.UNAUTHORIZED, "the token was withdrawn while the connection was open")
             except BaseException:
                 self._transport.abort()
                 raise
