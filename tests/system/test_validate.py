@@ -18,12 +18,12 @@ from tests.system.support import SHARDS, System, check, decided, transactions, w
 ENTRIES = 20_000
 NAMES = ("type", "client", "tx", "amount")
 FAULTS = (
-    "inbox.read:3:kill",
+    "inbox.read:2:kill",
     "inbox.appended:2:kill",
-    "inbox.noted:4:kill",
+    "inbox.noted:2:kill",
     "inbox.rejected:1:kill",
     "ingest.post_append:5:kill",
-    "inbox.rejected:6:kill",
+    "inbox.rejected:2:kill",
 )
 KEYS = Keys()
 LEASE_MS = 400
