@@ -53,6 +53,9 @@ def id_at(position: int) -> EntryId:
     return EntryId(position >> _SEQUENCE_BITS, position & (1 << _SEQUENCE_BITS) - 1)
 
 
+_NOWHERE: Final = EntryId(0, 0)
+
+
 @dataclass(slots=True)
 class Tally:
     """What became of the entries that this process has taken; those taken again count again."""
@@ -137,6 +140,8 @@ class ValidationService:
         self._limits = limits
         self._until_idle = until_idle
         self._is_waiting = False
+        self._passed = _NOWHERE
+        """Entries up to here were taken, or cannot be any more: one that comes now was added with too low an id."""
         self.tally = Tally()
 
     def run(self) -> None:
@@ -199,9 +204,13 @@ class ValidationService:
         """All that is not done comes first, whoever had it in hand."""
         known = self._producer.resume().known
         floor = id_at(max((mark.line for mark in known), default=0))
-        if removed := self._inbox.attach(floor):
+        attached = self._inbox.attach(floor)
+        # What is there with a lower id was never taken: the chain would skip it as if it had been.
+        self._passed = floor if attached.is_anew else _NOWHERE
+        if attached.removed:
             self._bench.report(
-                f"{removed} entries were removed from the inbox by a client (XDEL, XTRIM, MAXLEN) before they were done"
+                f"{attached.removed} entries were removed from the inbox by a client (XDEL, XTRIM, MAXLEN) before "
+                "they were done"
             )
         self._inbox.announce("owner")
 
@@ -216,7 +225,7 @@ class ValidationService:
         rejections: list[Rejection] = []
         for entry in entries:
             position = position_of(entry.id)
-            if position is None:
+            if position is None or entry.id <= self._passed:
                 rejections.append(Rejection(entry.id, "", BAD_ID, _content(entry), keeps_id=False))
             else:
                 positioned[position] = entry
@@ -235,6 +244,7 @@ class ValidationService:
         if rejections:
             self._inbox.reject(rejections)
             reach("inbox.rejected")
+        self._passed = max(self._passed, entries[-1].id)
         self.tally.taken += len(entries)
         self.tally.appended += len(validated.batch)
         self.tally.invalid.update(rejection.reason for rejection in rejections)

@@ -6,7 +6,7 @@ Ingest and worker know only these protocols. Every adapter, the memory ones too,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hftpipe.core.commit import Checkpoint, Commit
 from hftpipe.core.entry import EntryId, Foreign, RawEntry
@@ -278,6 +278,17 @@ class Rejection:
     keeps_id: bool = True
 
 
+class Attached(NamedTuple):
+    """How an inbox was found.
+
+    removed: entries that were read before, and removed by somebody before they were done. is_anew: it was removed and
+    begun anew, with lower ids than it had given before.
+    """
+
+    removed: int
+    is_anew: bool
+
+
 class Inbox(Protocol):
     """Entries of any client, as one of many validators reads them. Methods raise LogUnavailable, and LogForeign when
     a key of the inbox holds something else.
@@ -295,11 +306,11 @@ class Inbox(Protocol):
     def release(self) -> None:
         """Gives the lease up, if it is this validator's."""
 
-    def attach(self, floor: EntryId) -> int:
+    def attach(self, floor: EntryId) -> Attached:
         """Begins anew: what was read and is not done comes again.
 
         Entries that are added from now on get ids above `floor`, also where the inbox was removed and its server's
-        clock was set back. Returns how many entries were read before and removed by somebody before they were done.
+        clock was set back.
         """
 
     def read(self, count: int, wait_ms: int, done: Sequence[InboxEntry]) -> list[InboxEntry]:

@@ -117,12 +117,18 @@ class Sending:
         self._courier.drop()
 
     def _pass_all(self, passage: Passage) -> None:
+        last_line = 0
         for block in self.source.blocks():
+            last_line = block.mark.line
             lines = skipped(block.lines, block.first_line, self._from_line)
             if lines:
                 passage.put(lines)
             if self._stop.is_set() and not self._parcel.until_told:
                 passage.give_up()
+        if self._from_line > max(last_line, self._parcel.first_line) + 1:
+            raise UsageError(
+                f"{self._path} ends with line {last_line}; --from-line {self._from_line} is beyond that"
+            )
         passage.finish()
 
     def _wait(self) -> bool:

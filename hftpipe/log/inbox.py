@@ -15,7 +15,7 @@ from hftpipe.core.entry import EntryId
 from hftpipe.errors import LogForeign, LogUnavailable
 from hftpipe.log.keys import INBOX_GROUP, Keys
 from hftpipe.log.redis import Connect, Connected
-from hftpipe.ports import InboxEntry, Rejection
+from hftpipe.ports import Attached, InboxEntry, Rejection
 
 _CLAIM_PAGE: Final = 1_000
 _SEQUENCE_MAX: Final = 2**64 - 1
@@ -26,6 +26,10 @@ _RECENT_REPORTS: Final = 10_000
 """Reports that are looked through for one that was made before; far more than validators have in hand."""
 _RAW: Final = ("XREADGROUP", "XRANGE", "XREVRANGE", "XAUTOCLAIM")
 """Commands whose replies are taken as they come: the library would fold repeated names into one."""
+
+
+_NEVER: Final = -1
+"""What PTTL says of a key that does not run out."""
 
 
 class RedisInbox(Connected):
@@ -63,6 +67,10 @@ class RedisInbox(Connected):
             held = client.get(self._owner_key)
             if held is None:
                 return bool(client.set(self._owner_key, self._owner, nx=True, px=self._lease_ms))
+            if client.pttl(self._owner_key) == _NEVER:
+                client.pexpire(
+                    self._owner_key, self._lease_ms
+                )  # not a lease of ours: nobody would ever renew it
             # PEXPIRE is let through by a full server, SET is not.
             return held == self._owner and bool(client.pexpire(self._owner_key, self._lease_ms))
 
@@ -83,15 +91,15 @@ class RedisInbox(Connected):
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def attach(self, floor: EntryId) -> int:
+    def attach(self, floor: EntryId) -> Attached:
         with self._on(self._key) as client:
-            delivered = self._group_at(client, floor)
+            delivered, is_anew = self._group_at(client, floor)
             removed = self._claim_all(client)
             for consumer in client.xinfo_consumers(self._key, INBOX_GROUP):
                 if consumer["name"] != self._consumer.encode() and consumer["pending"] == 0:
                     client.xgroup_delconsumer(self._key, INBOX_GROUP, consumer["name"])
         self._behind = delivered
-        return removed
+        return Attached(removed, is_anew)
 
     def read(self, count: int, wait_ms: int, done: Sequence[InboxEntry]) -> list[InboxEntry]:
         with self._on(self._key) as client:
@@ -151,8 +159,8 @@ class RedisInbox(Connected):
             pipeline.xtrim(self._key, minid=str(last), approximate=False)
             pipeline.xdel(self._key, str(last))
 
-    def _group_at(self, client: "redis.Redis", floor: EntryId) -> EntryId:
-        """Makes what is missing; the last id that the group has handed out."""
+    def _group_at(self, client: "redis.Redis", floor: EntryId) -> tuple[EntryId, bool]:
+        """Makes what is missing; the last id that the group has handed out, and whether the inbox was begun anew."""
         delivered = _delivered(client, self._key)
         if delivered is None:
             client.xgroup_create(self._key, INBOX_GROUP, "0", mkstream=True)
@@ -163,8 +171,8 @@ class RedisInbox(Connected):
             client.execute_command("XSETID", self._key, str(floor))  # type: ignore[no-untyped-call]  # redis-py leaves it so
         if delivered > max(last, floor):
             client.xgroup_setid(self._key, INBOX_GROUP, "0")  # what is added from now on would hide behind it
-            return last
-        return delivered
+            return last, last < floor
+        return delivered, last < floor
 
     def _claim_all(self, client: "redis.Redis") -> int:
         """Shows all that is pending as this validator's; how many entries of it are no longer there."""

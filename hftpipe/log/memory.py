@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hftpipe.core.entry import EntryId, Foreign, RawEntry, origin
 from hftpipe.errors import LogUnavailable
-from hftpipe.ports import Appended, Extent, InboxEntry, Outgoing, Rejection, Topology
+from hftpipe.ports import Appended, Attached, Extent, InboxEntry, Outgoing, Rejection, Topology
 
 
 @dataclass(slots=True)
@@ -218,9 +218,10 @@ class MemoryInboxReader:
         if self._inbox.lease[0] == self._owner:
             self._inbox.lease = ("", 0)
 
-    def attach(self, floor: EntryId) -> int:
+    def attach(self, floor: EntryId) -> Attached:
+        is_anew = self._inbox.last < floor
         self._inbox.last = max(self._inbox.last, floor)
-        return 0
+        return Attached(0, is_anew)
 
     def read(self, count: int, wait_ms: int, done: Sequence[InboxEntry]) -> list[InboxEntry]:
         inbox = self._inbox

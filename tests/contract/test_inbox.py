@@ -151,7 +151,7 @@ def add(place: Place, count: int) -> list[EntryId]:
 
 def attached(place: Place, owner: str = "one") -> Inbox:
     inbox = place.validator(owner)
-    assert inbox.attach(NOTHING) == 0
+    assert inbox.attach(NOTHING).removed == 0
     return inbox
 
 
@@ -256,7 +256,7 @@ def test_ids_stay_above_what_was_done_when_the_inbox_was_removed(exact_place: Pl
     """Even with the clock of its server set back: below, they would count as applied before."""
     floor = EntryId(1 << 42, 7)
     inbox = exact_place.validator()
-    assert inbox.attach(floor) == 0
+    assert inbox.attach(floor).removed == 0
     added = exact_place.add(b"tx", b"1")
     assert added > floor
     assert taken(inbox) == [added]
@@ -353,7 +353,7 @@ def test_entries_that_a_client_removed_are_told(real: RedisPlace) -> None:
     attached(real).read(3, 0, [])
     real.client.xdel(KEYS.inbox, str(added[1]))
     inbox = real.validator("two")
-    assert inbox.attach(NOTHING) == 1
+    assert inbox.attach(NOTHING).removed == 1
     assert taken(inbox) == [added[0], added[2]]
     assert real.pending() == {"two": 2}
 
@@ -445,7 +445,7 @@ def test_a_full_server_lets_a_lease_be_renewed_and_entries_be_removed(own_server
     assert inbox.own()
     with pytest.raises(LogUnavailable, match="OOM"):
         inbox.reject([rejection(added[0])])
-    assert inbox.attach(NOTHING) == 0
+    assert inbox.attach(NOTHING).removed == 0
     assert inbox.read(2, 0, entries) == []
     place.client.config_set("maxmemory", 0)
     place.close()

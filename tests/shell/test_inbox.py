@@ -484,6 +484,21 @@ def test_an_inbox_that_was_removed_begins_above_what_was_done(pipeline: InboxPip
     pipeline.check()
 
 
+def test_entries_of_an_inbox_that_was_begun_anew_with_lower_ids_are_reported(pipeline: InboxPipeline) -> None:
+    """The chain would skip them as if they had been applied: they were not."""
+    first = pipeline.add(entry_id=EntryId(1_000, 1))
+    pipeline.service().run()
+    pipeline.inbox.last = EntryId(0, 0)
+    strangers = [pipeline.add(entry_id=EntryId(ms, 1)) for ms in (1, 2)]
+    later = pipeline.service("two")
+    later.run()
+    assert [pipeline.inbox.reports[entry_id].reason for entry_id in strangers] == ["bad_id"] * 2
+    above = pipeline.add()
+    later.run()
+    assert pipeline.applied() == [first, above]
+    assert not pipeline.inbox.entries
+
+
 # --- faults and waits -----------------------------------------------------------------------------------------------
 
 

@@ -200,7 +200,9 @@ def test_only_what_was_asked_for_is_sent(reception: Reception, tmp_path: Path) -
     path = tmp_path / "some.csv"
     path.write_bytes(HEADER + deposits(100))
     assert send(path, reception.address, from_line=98).durable == 4
-    assert send(path, reception.address, from_line=1_000).read == 0
+    assert send(path, reception.address, from_line=102).read == 0
+    with pytest.raises(UsageError, match="ends with line 101"):
+        send(path, reception.address, from_line=103)
     path.write_bytes(HEADER)
     assert send(path, reception.address).read == 0
 

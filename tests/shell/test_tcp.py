@@ -533,7 +533,13 @@ def test_a_rate_is_kept_over_all_connections_of_a_token(hall: Hall, tmp_path: Pa
     async def scenario() -> None:
         async with party(hall, gate=door.gate) as here:
             first = await here.client(hello("alices") + HEADER + deposits(1, 150))
-            await first.replies(151)
+            await first.replies(1 + 125)  # a second's worth, and one block of a quarter of it
+            unanswered = asyncio.ensure_future(first.replies(25))
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert not unanswered.done()
+            door.now_ms += 250
+            await unanswered
             second = await here.client(hello("alices") + HEADER + deposits(1_000, 1))
             await second.reply()
             held_back = asyncio.ensure_future(second.reply())

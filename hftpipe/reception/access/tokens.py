@@ -40,6 +40,11 @@ class TokenBucket:
         self._level = per_second * _BURST_MS
         self._seen_ms = now_ms
 
+    @property
+    def per_second(self) -> int:
+        """The rate."""
+        return self._per_second
+
     def debt_ms(self, now_ms: int) -> int:
         """0: may go on; else so long until it may."""
         self._refill(now_ms)
@@ -83,6 +88,11 @@ class Grant:
     def allows(self, scope: Scope) -> bool:
         """Whether it is good for that."""
         return scope in self.scopes
+
+    @property
+    def rate(self) -> int | None:
+        """Transactions a second; None for as many as there are."""
+        return None if self._bucket is None else self._bucket.per_second
 
     def debt_ms(self) -> int:
         """0: may go on; else so long until the rate limit lets it."""

@@ -25,6 +25,9 @@ from hftpipe.validation import Rounding
 
 TRANSPORT: Final = "tcp"
 
+_BLOCKS_A_SECOND: Final = 4
+"""Where a token has a rate, blocks are so small that some are answered each second."""
+
 _TRICKLE_BYTES: Final = 64
 """Read of a connection when the budget is used up; then it is not read any more until it gets some."""
 
@@ -221,10 +224,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         while self._clogged_since is not None:
             self._drained = self._loop.create_future()
             await self._drained
-        while self._grant is not None and not self._service.stopping.done():
-            debt_ms = self._grant.debt_ms()
-            if not debt_ms:
-                break
+        while self._grant is not None and (debt_ms := self._grant.debt_ms()):
+            if self._service.stopping.done():
+                self._finish(self._lines.fail(Code.STOPPING))
+                return
             await asyncio.wait([self._service.stopping], timeout=debt_ms / 1000)
 
     async def _deal_with(self, event: Event) -> None:
@@ -252,6 +255,8 @@ class TcpConnection(asyncio.BufferedProtocol):
             )
             return
         self._grant = grant
+        if grant.rate is not None:
+            self._lines.keep_to(max(grant.rate // _BLOCKS_A_SECOND, 1))
         topology = self._service.desk.topology
         self._write(self._lines.admit(topology.pipeline, topology.shards))
 

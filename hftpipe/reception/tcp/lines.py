@@ -13,6 +13,7 @@ with its line end. However the bytes are cut, the replies to lines are the same;
 lines one block has.
 """
 
+from dataclasses import replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -135,6 +136,16 @@ class LineConnection:
         if not self._is_ended:
             self._is_ended = True
             self._cut = code
+
+    def keep_to(self, lines_max: int) -> None:
+        """Takes no more lines at a time than so many."""
+        bounds = self._bounds
+        self._bounds = replace(
+            bounds,
+            lines_max=min(bounds.lines_max, lines_max),
+            wary_lines_max=min(bounds.wary_lines_max, lines_max),
+        )
+        self._lines_max = min(self._lines_max, lines_max)
 
     @property
     def held(self) -> int:
