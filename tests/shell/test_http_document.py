@@ -11,10 +11,14 @@ import orjson
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from hypothesis.strategies import randoms
 from schemathesis.config import SchemathesisConfig
 
 from hftpipe.reception.http.document import tree
 from tests.shell.http_hall import LIMITS_OF_HTTP, HttpHall, guarded
+
+# Imported by hypothesis when it is first drawn, deep in a call: Python 3.11 at times fails to compile there.
+randoms(use_true_random=True).validate()
 
 LIMITS = replace(LIMITS_OF_HTTP, applied_ms=1)
 
