@@ -139,11 +139,6 @@ class Appender:
             self._is_hasty = True
             self._queue.changed.notify()
 
-    def join(self, timeout_s: float) -> bool:
-        """Whether the thread has ended within that time."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
     def under_way_ms(self) -> int:
         """From any thread: how long the log has been waited for; 0 when it is not."""
         since = self._since
@@ -308,7 +303,8 @@ class Appender:
 
 def _filled(appended: Receipts, new: NDArray[np.intp], sorted_: Sorted) -> Receipts:
     """The receipts of a whole group: of the new rows what they got, of the others where the first one stands."""
-    first = sorted_.first
+    first, statuses = sorted_.first, sorted_.statuses
+    statuses[new] = appended.statuses
     columns = (first.shards, first.sequences, first.positions)
     repeating = np.flatnonzero(sorted_.within != NEW)
     for column, values in zip(
@@ -316,7 +312,7 @@ def _filled(appended: Receipts, new: NDArray[np.intp], sorted_: Sorted) -> Recei
     ):
         column[new] = values
         column[repeating] = column[sorted_.within[repeating]]
-    return Receipts(appended.generation, sorted_.statuses, *columns)
+    return Receipts(appended.generation, statuses, *columns)
 
 
 def _broken() -> LogAway:

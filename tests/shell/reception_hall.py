@@ -99,10 +99,12 @@ class Hall:
             limits=ingest,
             resumable=False,
         )
+        repeats = Repeats(self._books(), self.topology.shards, limits.recent_transactions_max, seed=1)
+        repeats.trust()
         desk = Desk(
             self.topology,
             producer=producer,
-            repeats=Repeats(self._books(), self.topology.shards, limits.recent_transactions_max, seed=1),
+            repeats=repeats,
             books=self._books(),
             metrics=self.metrics,
             limits=limits,

@@ -343,6 +343,20 @@ def test_what_others_have_appended_and_applied_is_a_duplicate(hall: Hall) -> Non
     run(scenario)
 
 
+def test_others_are_met_in_a_group_that_has_repeats_of_its_own(hall: Hall) -> None:
+    async def scenario() -> None:
+        other = Outgoing(0, encode("other", 0, deposits([4, 4], [1, 2]), 0))
+        async with hall.desk() as desk:
+            await submit(desk, deposits([8], [50]))
+            hall.log.append(other)
+            await asyncio.to_thread(hall.work)
+            receipts = await submit(desk, deposits([8, 4, 4], [50, 2, 3]))
+            assert receipts.statuses.tolist() == [Status.DUPLICATE, Status.DUPLICATE, Status.DURABLE]
+            assert [receipts.address(row) for row in range(3)] == ["0/1-0", "0/1-1", "0/1-2"]
+
+    run(scenario)
+
+
 def test_rows_of_a_lane_behind_one_that_failed_are_not_appended(hall: Hall) -> None:
     async def scenario() -> None:
         async with hall.desk(ingest=IngestLimits(backlog_entries_max=1, backlog_share_max=1)) as desk:
