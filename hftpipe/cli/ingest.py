@@ -41,7 +41,8 @@ def ingest(
       hftpipe ingest monday.csv tuesday.csv.gz
       tail -f feed.csv | hftpipe ingest -
     """
-    from hftpipe.cli.intake import IntakeSession, Watch
+    from hftpipe.cli.intake import IntakeSession
+    from hftpipe.cli.progress import Watch
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.intake import IntakeOptions, open_intakes
     from hftpipe.validation import Rounding

@@ -2,15 +2,15 @@
 
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
 
 import click
 
 from hftpipe.cli.output import counted, say
+from hftpipe.cli.progress import STRICT_EXIT, Watch, progress
 from hftpipe.clock import SystemClock
 from hftpipe.config import INVALID_SHOWN_MAX, IngestLimits
 from hftpipe.faults import planted_here
@@ -20,20 +20,6 @@ from hftpipe.invalid_report import InvalidFile, InvalidLines
 from hftpipe.job import Intaking, Outcomes, ingest_all
 from hftpipe.producer import Surroundings
 from hftpipe.wiring import Pipeline
-
-STRICT_EXIT = 3
-
-
-class Watch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def rate(self, count: int) -> str:
-        """`2.1 s, 480,000 tx/s`."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        return f"{seconds:.2f} s, {count / seconds:,.0f} tx/s"
 
 
 class IntakeSession:
@@ -61,29 +47,9 @@ class IntakeSession:
             for intake in self._intakes:
                 intake.source.close()
 
-    @contextmanager
-    def progress(self) -> Iterator[None]:
+    def progress(self) -> AbstractContextManager[None]:
         """A bar on a terminal, for sources whose size is known."""
-        sizes = [intake.source.size for intake in self._intakes]
-        known = [size for size in sizes if size is not None]
-        if not sys.stderr.isatty() or len(known) < len(sizes):
-            yield
-            return
-        over = threading.Event()
-        with click.progressbar(length=sum(known), file=sys.stderr, label="Ingesting") as bar:
-
-            def draw() -> None:
-                while not over.wait(0.1):
-                    bar.update(sum(intake.source.bytes_read for intake in self._intakes) - bar.pos)
-
-            thread = threading.Thread(target=draw, name="progress")
-            thread.start()
-            try:
-                yield
-            finally:
-                over.set()
-                thread.join()
-                bar.update(sum(known) - bar.pos)
+        return progress("Ingesting", [intake.source for intake in self._intakes])
 
     def tell(self, watch: Watch) -> None:
         """The summary of an ingest that has read something, or had nothing to read."""

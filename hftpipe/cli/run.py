@@ -49,8 +49,9 @@ def run(
       hftpipe run transactions.csv > balances.csv
       hftpipe run --home ./books --format table monday.csv tuesday.csv
     """
-    from hftpipe.cli.intake import IntakeSession, Watch
+    from hftpipe.cli.intake import IntakeSession
     from hftpipe.cli.output import say, write_balances
+    from hftpipe.cli.progress import Watch
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.config import SupervisorLimits, WorkerLimits
     from hftpipe.intake import IntakeOptions, open_intakes

@@ -2,22 +2,16 @@
 
 import os
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hftpipe.cli.options import invalid_options, option
+from hftpipe.cli.progress import STRICT_EXIT, Watch, progress
 
 if TYPE_CHECKING:
     from hftpipe.sending import Account
-    from hftpipe.source.stream import Source
-
-_STRICT_EXIT = 3
 
 
 @click.command(short_help="Send a file to a running `hftpipe serve`; returns when all is durable.")
@@ -91,20 +85,20 @@ def send(
     sending = Sending(file, way, surroundings, jsonl=jsonl, from_line=from_line)
     try:
         report = InvalidFile(invalid) if invalid is not None else InvalidLines(say, INVALID_SHOWN_MAX)
-        start = time.monotonic()
+        watch = Watch()
         try:
-            with _progress(sending.source):
+            with progress("Sending", [sending.source]):
                 sending.run(report)
         finally:
             report.close()
-            _tell(sending.account, time.monotonic() - start)  # also what is acknowledged when the rest failed
+            _tell(sending.account, watch)  # also what is acknowledged when the rest failed
     finally:
         sending.close()
     if strict and not sending.account.is_all_taken:
-        raise click.exceptions.Exit(_STRICT_EXIT)
+        raise click.exceptions.Exit(STRICT_EXIT)
 
 
-def _tell(account: "Account", seconds: float) -> None:
+def _tell(account: "Account", watch: Watch) -> None:
     from hftpipe.cli.output import counted, say
 
     if sys.exception() is not None and not account.read:
@@ -113,27 +107,4 @@ def _tell(account: "Account", seconds: float) -> None:
         f"read {account.read:,}, invalid {counted(account.invalid)}, durable {account.durable:,}, "
         f"duplicate {account.duplicate:,}, conflict {account.conflict:,}"
     )
-    say(f"{seconds:.2f} s, {account.read / max(seconds, 1e-9):,.0f} tx/s")
-
-
-@contextmanager
-def _progress(source: "Source") -> Iterator[None]:
-    """A bar on a terminal, for a source whose size is known."""
-    if not sys.stderr.isatty() or source.size is None:
-        yield
-        return
-    over = threading.Event()
-    with click.progressbar(length=source.size, file=sys.stderr, label="Sending") as bar:
-
-        def draw() -> None:
-            while not over.wait(0.1):
-                bar.update(source.bytes_read - bar.pos)
-
-        thread = threading.Thread(target=draw, name="progress")
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            bar.update(source.bytes_read - bar.pos)
+    say(watch.rate(account.read))
