@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,7 @@ def test_a_zombie_changes_no_row_and_ends_as_fenced(system: System, feed: Feed, 
     standby = standing_by(system, "--shard", 0)
     if not point:
         wait_for(lambda: rows_of(system) == feed.row, "the first entries")
-        zombie.send(signal.SIGSTOP)
+        wait_for(lambda: stops_between_transactions(system, zombie), "a stop outside of a transaction")
     feed.append(1)
     wait_for(lambda: zombie.is_stopped() or nudge(feed), "the stop")
     epoch = system.summaries()[0].epoch
@@ -70,6 +72,20 @@ def test_a_zombie_changes_no_row_and_ends_as_fenced(system: System, feed: Feed, 
     standby.process.terminate()
     assert standby.ended() == 0
     assert system.statuses()[0]["pending"] == 0
+
+
+def stops_between_transactions(system: System, worker: Running, shard: int = 0) -> bool:
+    """Stops it; goes on, and says so, if that was inside a transaction, as each beat is one: nobody could take over."""
+    worker.send(signal.SIGSTOP)
+    wait_for(worker.is_stopped, "the stop")
+    try:
+        with closing(sqlite3.connect(system.home / f"shard-{shard:04}.db", timeout=0)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        worker.send(signal.SIGCONT)
+        return False
+    return True
 
 
 def nudge(feed: Feed) -> bool:
