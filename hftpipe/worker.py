@@ -9,7 +9,6 @@ time is given to gather more, for a balance is written once for many transaction
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from random import Random
 
 from hftpipe.anchoring import holds, newest_shared
 from hftpipe.backoff import Backoff
@@ -19,30 +18,11 @@ from hftpipe.core.commit import Checkpoint
 from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode
 from hftpipe.core.ledger import Ledger
 from hftpipe.core.posting import Step, batches_of, follow_chain, post
-from hftpipe.errors import EntryDamaged, Fenced, LogForeign, LogGap, PassingFault, ShardStopped
-from hftpipe.ports import Clock, LogReader, Ownership, Store, Topology
+from hftpipe.errors import EntryDamaged, LogForeign, LogGap, PassingFault, ShardStopped
+from hftpipe.owning import Turn, World, is_drained
+from hftpipe.ports import LogReader, Store, Topology
 
 _SOURCES_MAX = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a worker needs from outside.
-
-    owner: this worker, as no other in the world is named.
-    is_dead: whether the named owner's process is known to be gone.
-    stopping: whether the process was told to stop.
-    report: takes one line for people.
-    reach: called with the name of each step that a fault may be planted at.
-    """
-
-    clock: Clock
-    owner: str
-    is_dead: Callable[[str], bool]
-    stopping: Callable[[], bool]
-    report: Callable[[str], None]
-    random: Random
-    reach: Callable[[str], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -93,7 +73,7 @@ class ShardWorker:
         self._world = world
         self._limits = limits
         self._until_idle = until_idle
-        self._epoch: int | None = None
+        self._turn = Turn(shard, log=log, world=world, limits=limits, until_idle=until_idle)
 
     def run(self) -> None:
         """Works until told to stop, or idle.
@@ -104,8 +84,9 @@ class ShardWorker:
         while not self._world.stopping():
             try:
                 with self._opened() as store:
-                    if self._own(store):
-                        self._attached(store, backoff)
+                    epoch = self._turn.own(store)
+                    if epoch is not None:
+                        self._attached(store, epoch, backoff)
                     return
             except ShardStopped as stop:
                 self._report(f"stopped: {stop}")
@@ -116,59 +97,18 @@ class ShardWorker:
                 self._report(f"{fault}. Trying again in {wait_ms} ms")
                 self._world.clock.sleep_ms(wait_ms)
 
-    # --- own ---------------------------------------------------------------------------------------------------
-
-    def _own(self, store: Store) -> bool:
-        """Becomes the shard's owner, waiting as a standby while another is; False when there is no need to."""
-        clock, seen = self._world.clock, store.ownership()
-        since_ms, waiting = clock.monotonic_ms(), False
-        while not self._world.stopping():
-            if self._is_mine(seen):
-                return True
-            if self._may_take(seen, clock.monotonic_ms() - since_ms):
-                self._epoch = store.take(self._world.owner, seen)
-                if self._epoch is not None:
-                    return True
-            elif self._until_idle and self._drained(store.checkpoint().id):
-                return False
-            else:
-                waiting = self._stand_by(seen, announced=waiting)
-            if (now := store.ownership()) != seen:
-                seen, since_ms = now, clock.monotonic_ms()
-        return False
-
-    def _is_mine(self, seen: Ownership) -> bool:
-        if seen.owner == self._world.owner:
-            self._epoch = seen.epoch  # also when the answer to `take` was lost
-            return True
-        if self._epoch not in {None, seen.epoch}:  # equal: our own release was written, and its answer lost
-            raise Fenced(f"shard {self._shard} was taken over by {seen.owner or 'another worker'}")
-        return False
-
-    def _may_take(self, seen: Ownership, unmoved_ms: int) -> bool:
-        return not seen.owner or unmoved_ms >= self._limits.lease_ms or self._world.is_dead(seen.owner)
-
-    def _stand_by(self, seen: Ownership, *, announced: bool) -> bool:
-        if not announced:
-            self._report(f"standing by: owned by {seen.owner}")
-        with suppress(PassingFault):  # the store decides who owns; the log need not be there for that
-            self._log.announce("standby")
-        self._world.clock.sleep_ms(self._limits.standby_poll_ms)
-        return True
-
     # --- attach ------------------------------------------------------------------------------------------------
 
-    def _attached(self, store: Store, backoff: Backoff) -> None:
+    def _attached(self, store: Store, epoch: int, backoff: Backoff) -> None:
         """Owns the shard from here to the release."""
-        assert self._epoch is not None  # noqa: S101 - `_own` has just said so
         try:
-            state = self._attach(store, self._epoch)
+            state = self._attach(store, epoch)
             self._work(store, state, backoff)
         except ShardStopped as stop:
-            store.beat(self._epoch)  # Fenced: the new owner has trimmed what is missing here, and all is well
-            store.release(self._epoch, stopped=str(stop))
+            store.beat(epoch)  # Fenced: the new owner has trimmed what is missing here, and all is well
+            store.release(epoch, stopped=str(stop))
             raise
-        store.release(self._epoch)
+        store.release(epoch)
 
     def _attach(self, store: Store, epoch: int) -> _Attached:
         """Finds where to go on: the store's checkpoint is the truth, never the group's position."""
@@ -227,7 +167,7 @@ class ShardWorker:
             self._world.reach("worker.read")
             if not entries:
                 backoff.reset()
-                if self._until_idle and self._drained(state.checkpoint.id):
+                if self._until_idle and is_drained(self._log, state.checkpoint.id):
                     break
             for group in self._groups(entries):
                 self._commit(store, state, group)
@@ -370,9 +310,6 @@ class ShardWorker:
 
     def _mark_beaten(self, state: _Attached) -> None:
         state.beat_due_ms = self._world.clock.monotonic_ms() + self._limits.beat_ms
-
-    def _drained(self, checkpoint: EntryId) -> bool:
-        return (last := self._log.extent().last) is None or last <= checkpoint
 
     @contextmanager
     def _opened(self) -> Iterator[Store]:

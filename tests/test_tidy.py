@@ -26,7 +26,8 @@ ALLOWED = {
     "store": {"store", "core", "ports", "errors"},
     "embedded": {"embedded", "config", "errors"},
     "ports": {"core", "errors"},
-    "worker": {"core", "ports", "config", "errors", "backoff", "anchoring"},
+    "worker": {"core", "ports", "config", "errors", "backoff", "anchoring", "owning"},
+    "owning": {"core", "ports", "config", "errors"},
     "anchoring": {"core", "ports", "errors"},
     "inbox": {"core", "ports", "config", "errors", "backoff", "producer", "source", "validation"},
     "client": {"client", "core", "validation", "config", "errors", "backoff"},
@@ -36,7 +37,6 @@ ALLOWED = {
 
 BUILDERS = {
     "wiring",
-    "wiring_inbox",
     "cli",
     "intake",
     "job",

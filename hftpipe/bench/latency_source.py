@@ -24,7 +24,7 @@ from hftpipe.core.transaction import Batch
 from hftpipe.log.redis import RedisLogWriter
 from hftpipe.ports import Appended, Outgoing, Topology
 from hftpipe.producer import Surroundings
-from hftpipe.wiring import Place, open_pipeline
+from hftpipe.wiring.pipeline import Place, open_pipeline
 
 ACCOUNTS: Final = 100_000
 DEPOSITS_SHARE: Final = 0.65

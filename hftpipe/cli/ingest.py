@@ -8,7 +8,7 @@ import click
 from hftpipe.cli.options import invalid_options, option, place_options, rounding_option, shards_option
 
 if TYPE_CHECKING:
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="Append files to the log; returns when all is durable.")
@@ -46,7 +46,7 @@ def ingest(
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.intake import IntakeOptions, open_intakes
     from hftpipe.validation import Rounding
-    from hftpipe.wiring import open_pipeline
+    from hftpipe.wiring.pipeline import open_pipeline
 
     stop = stop_on_signals()
     intakes = open_intakes(files, IntakeOptions(source, jsonl, follow, Rounding(rounding)), stop)

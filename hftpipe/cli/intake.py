@@ -19,7 +19,7 @@ from hftpipe.intake import Intake
 from hftpipe.invalid_report import InvalidFile, InvalidLines
 from hftpipe.job import Intaking, Outcomes, ingest_all
 from hftpipe.producer import Surroundings
-from hftpipe.wiring import Pipeline
+from hftpipe.wiring.pipeline import Pipeline
 
 
 class IntakeSession:

@@ -67,7 +67,7 @@ def place_options(function: Callable[..., object]) -> Callable[..., object]:
     def with_place(
         *, home: Path | None, redis_url: str, prefix: str, trust_server: bool, **rest: object
     ) -> object:
-        from hftpipe.wiring import Place
+        from hftpipe.wiring.pipeline import Place
 
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", prefix):
             raise click.BadParameter("letters, digits, _ . - only, 64 at most", param_hint="--prefix")

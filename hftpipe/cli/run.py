@@ -17,7 +17,7 @@ from hftpipe.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="The whole job once: files in, balances out.")
@@ -58,7 +58,7 @@ def run(
     from hftpipe.job import Drain, Outcomes, running
     from hftpipe.store.reading import balances
     from hftpipe.validation import Rounding
-    from hftpipe.wiring import open_pipeline, supervisor, temporary
+    from hftpipe.wiring.pipeline import open_pipeline, supervisor, temporary
 
     stop = stop_on_signals()
     intakes = open_intakes(files, IntakeOptions(jsonl=jsonl, rounding=Rounding(rounding)), stop)

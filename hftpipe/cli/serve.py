@@ -8,7 +8,7 @@ from hftpipe.cli.options import place_options, rounding_option, serve_options, s
 
 if TYPE_CHECKING:
     from hftpipe.reception.listening import Listening
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="Take transactions over TCP and HTTP, until Ctrl-C.")
@@ -40,8 +40,8 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     from hftpipe.reception.service import Surroundings
     from hftpipe.reception.service import serve as serving
     from hftpipe.validation import Rounding
-    from hftpipe.wiring import open_pipeline, wait_for_server
-    from hftpipe.wiring_reception import DeskWiring
+    from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
+    from hftpipe.wiring.reception import DeskWiring
 
     stop, halt, limits = stop_on_signals(), threading.Event(), ServeLimits()
     listening.require_consistent()

@@ -8,7 +8,7 @@ import click
 from hftpipe.cli.options import format_option, option, place_options
 
 if TYPE_CHECKING:
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="How each shard stands.")
@@ -32,8 +32,8 @@ def status(inbox: bool, format_: str, place: "Place") -> None:
     from hftpipe.log.inbox import InboxStatus
     from hftpipe.status import ShardStatus, statuses
     from hftpipe.upkeep import given_up
-    from hftpipe.wiring import look_at_log
-    from hftpipe.wiring_inbox import look_at_inbox
+    from hftpipe.wiring.inbox import look_at_inbox
+    from hftpipe.wiring.pipeline import look_at_log
 
     shards, logs = look_at_log(place, say)
     # Unasked for, it is no complaint that this user may not see the inbox.

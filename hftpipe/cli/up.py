@@ -18,7 +18,7 @@ from hftpipe.cli.options import (
 if TYPE_CHECKING:
     from hftpipe.config import WorkerLimits
     from hftpipe.reception.listening import Listening
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="Server and workers, supervised, until Ctrl-C.")
@@ -53,7 +53,7 @@ def up(
     from hftpipe.config import SupervisorLimits
     from hftpipe.job import running
     from hftpipe.upkeep import Upkeep
-    from hftpipe.wiring import open_pipeline, supervisor
+    from hftpipe.wiring.pipeline import open_pipeline, supervisor
 
     service = None
     if serve:

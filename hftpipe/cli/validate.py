@@ -8,7 +8,7 @@ from hftpipe.cli.options import option, place_options, rounding_option, shards_o
 from hftpipe.config import ValidateLimits
 
 if TYPE_CHECKING:
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="Validate what clients put into the inbox stream.")
@@ -38,8 +38,8 @@ def validate(until_idle: bool, lease_ms: int, rounding: str, shards: int | None,
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.faults import planted_here
     from hftpipe.validation import Rounding
-    from hftpipe.wiring import open_pipeline, wait_for_server
-    from hftpipe.wiring_inbox import validation_service
+    from hftpipe.wiring.inbox import validation_service
+    from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
 
     stop = stop_on_signals()
     wait_for_server(place, stop, say)

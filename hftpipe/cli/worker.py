@@ -8,7 +8,7 @@ from hftpipe.cli.options import ShardList, option, place_options, worker_limit_o
 
 if TYPE_CHECKING:
     from hftpipe.config import WorkerLimits
-    from hftpipe.wiring import Place
+    from hftpipe.wiring.pipeline import Place
 
 
 @click.command(short_help="Apply the log of some shards, in one process.")
@@ -44,7 +44,7 @@ def worker(
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.errors import UsageError
     from hftpipe.faults import planted_here
-    from hftpipe.wiring import open_pipeline, wait_for_server
+    from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
 
     stop = stop_on_signals()
     wait_for_server(place, stop, say)

@@ -9,12 +9,13 @@ from hftpipe.config import IngestLimits, WorkerLimits
 from hftpipe.ingest import Summary, ingest
 from hftpipe.invalid_report import InvalidReport
 from hftpipe.log.memory import MemoryLog
+from hftpipe.owning import World
 from hftpipe.ports import LogWriter, Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.source.file import FileSource
 from hftpipe.store.memory import MemoryStore
 from hftpipe.validation import CsvValidator, Invalid, JsonlValidator, Rounding
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 
 INGEST_LIMITS = IngestLimits()
 WORKER_LIMITS = WorkerLimits()

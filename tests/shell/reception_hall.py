@@ -12,6 +12,7 @@ from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits, ServeLimits, WorkerLimits
 from hftpipe.errors import LogUnavailable
 from hftpipe.log.memory import MemoryLog, MemoryLogWriter
+from hftpipe.owning import World
 from hftpipe.ports import Appended, Outgoing, Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.reception.desk import Desk
@@ -20,7 +21,7 @@ from hftpipe.reception.repeats import Repeats
 from hftpipe.store.books import SqliteBooks
 from hftpipe.store.creation import create
 from hftpipe.store.sqlite import SqliteStore, shard_path
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 
 LIMITS = replace(ServeLimits(), stall_ms=60, reply_ms=300, applied_ms=2_000, stop_ms=2_000)
 SOURCE = "serve:test"

@@ -9,9 +9,10 @@ from hftpipe.core.entry import EntryId, Foreign, RawEntry, encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import LogUnavailable, StoreUnavailable
 from hftpipe.log.memory import MemoryLog, MemoryLogReader
+from hftpipe.owning import World
 from hftpipe.ports import Outgoing, Ownership, Store, Topology
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 from tests.shell.memory_pipeline import WORKER_LIMITS, StillClock
 
 

@@ -12,9 +12,10 @@ from hftpipe.core.transaction import Batch
 from hftpipe.crew import Crew
 from hftpipe.errors import UsageError
 from hftpipe.log.memory import MemoryLog
+from hftpipe.owning import World
 from hftpipe.ports import Outgoing, Store, Topology
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 from tests.shell.memory_pipeline import StillClock
 
 

@@ -8,8 +8,9 @@ from hftpipe.config import WorkerLimits
 from hftpipe.core.entry import Entry, RawEntry, decode
 from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.log.memory import MemoryLog
+from hftpipe.owning import World
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 from tests.simulation.oracle import (
     broken_content,
     broken_file,

@@ -11,11 +11,12 @@ from hftpipe.core.snapshot import Snapshot
 from hftpipe.core.transaction import Batch
 from hftpipe.ingest import Summary, ingest
 from hftpipe.log.memory import MemoryLog
+from hftpipe.owning import World
 from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 from tests.simulation.clients import SimulatedReader, SimulatedWriter
 from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.scheduler import Actor, Scheduler

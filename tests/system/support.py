@@ -24,7 +24,7 @@ from hftpipe.invariants import violations
 from hftpipe.log.keys import Keys
 from hftpipe.source.generate import generate
 from hftpipe.store.reading import ShardSummary, snapshot, store_paths, summarise
-from hftpipe.wiring import Place, open_pipeline
+from hftpipe.wiring.pipeline import Place, open_pipeline
 
 WAIT_S = 40.0
 POLL_S = 0.03

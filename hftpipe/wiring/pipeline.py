@@ -1,4 +1,4 @@
-"""The one place where adapters are built and put together."""
+"""A pipeline, put together: its place, its processes, its log and its stores."""
 
 import secrets
 import threading
@@ -38,13 +38,14 @@ from hftpipe.log.redis import (
     write_topology,
 )
 from hftpipe.owner import is_dead, new_owner
+from hftpipe.owning import World
 from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.store.creation import create
 from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
 from hftpipe.store.sqlite import SqliteStore, shard_path
 from hftpipe.supervisor import Spawner, StallWatch, Supervisor, grouped, reception, worker
-from hftpipe.worker import ShardWorker, World
+from hftpipe.worker import ShardWorker
 
 SHARDS_DEFAULT = 4
 

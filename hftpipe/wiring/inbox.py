@@ -18,7 +18,7 @@ from hftpipe.producer import Surroundings
 from hftpipe.validation import Rounding
 from hftpipe.validation.columnar_entries import ColumnarEntryValidator
 from hftpipe.validation.entries import EntryValidator
-from hftpipe.wiring import Pipeline, Place
+from hftpipe.wiring.pipeline import Pipeline, Place
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hftpipe.reception.desk import Desk
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.repeats import Repeats
 from hftpipe.store.books import SqliteBooks
-from hftpipe.wiring import Pipeline
+from hftpipe.wiring.pipeline import Pipeline
 
 
 class DeskWiring:
