@@ -20,6 +20,7 @@ from hftpipe.core.transaction import Batch
 from hftpipe.errors import Fenced, ShardStopped, StoreUnavailable, TailLost
 from hftpipe.ingest import Summary, Validator
 from hftpipe.invalid_report import InvalidReport
+from hftpipe.owning import Turn
 from hftpipe.ports import LogReader, Ownership, Store
 from hftpipe.producer import Anchor, Producer
 from hftpipe.source.stream import Source
@@ -113,19 +114,18 @@ def _lost_told_short(self: Producer, shard: int, anchor: Anchor) -> str:
     return _lost(self, shard, anchor).removesuffix(" and perhaps some before it")
 
 
-def _stop_unasked(self: ShardWorker, store: Store, backoff: Backoff) -> None:
+def _stop_unasked(self: ShardWorker, store: Store, epoch: int, backoff: Backoff) -> None:
     """Stops the shard without asking whether it is still this worker's."""
-    assert self._epoch is not None
     try:
-        state = self._attach(store, self._epoch)
+        state = self._attach(store, epoch)
         self._work(store, state, backoff)
     except ShardStopped as stop:
-        store.release(self._epoch, stopped=str(stop))
+        store.release(epoch, stopped=str(stop))
         raise
-    store.release(self._epoch)
+    store.release(epoch)
 
 
-def _is_mine_or_lost(self: ShardWorker, seen: Ownership) -> bool:
+def _is_mine_or_lost(self: Turn, seen: Ownership) -> bool:
     """A shard without owner was taken over, even if this worker has released it itself."""
     if seen.owner == self._world.owner:
         self._epoch = seen.epoch
@@ -234,7 +234,7 @@ MUTANTS = (
         "who begins again keeps its reports", world, "ingest", _reports_anew, loses_tail=True, first_seed=130
     ),
     Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=40),
-    Mutant("a release of one's own is no takeover", ShardWorker, "_is_mine", _is_mine_or_lost),
+    Mutant("a release of one's own is no takeover", Turn, "_is_mine", _is_mine_or_lost),
 )
 
 
