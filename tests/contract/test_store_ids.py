@@ -138,7 +138,7 @@ def asked_of(draw: st.DrawFn, txs: set[int]) -> list[int]:
     return draw(st.lists(beside | st.integers(0, INT64_MAX) | st.integers(0, 2_100), max_size=12))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=70)
 @given(histories(), commits, st.data())
 def test_facts_are_those_of_a_plain_dictionary(
     blank: Path, history: tuple[list[Entry], set[int]], commits_cut: set[int], data: st.DataObject
@@ -164,7 +164,7 @@ def driven(shard: Shard, ledger: Callable[[int], Ledger], entries: list[Entry], 
         shard.commit(entries[piece.start : piece.stop])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(histories(), commits)
 def test_the_tables_do_not_depend_on_the_commits(
     blank: Path, history: tuple[list[Entry], set[int]], commits_cut: set[int]

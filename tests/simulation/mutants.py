@@ -228,13 +228,18 @@ MUTANTS = (
         "all that may be lost is told", Producer, "_lost", _lost_told_short, loses_tail=True, first_seed=40
     ),
     Mutant(
-        "any fault of the log leads back to attaching", ShardWorker, "_bury", _bury_quietly, loses_tail=True
+        "any fault of the log leads back to attaching",
+        ShardWorker,
+        "_bury",
+        _bury_quietly,
+        loses_tail=True,
+        first_seed=40,
     ),
     Mutant(
         "who begins again keeps its reports", world, "ingest", _reports_anew, loses_tail=True, first_seed=130
     ),
     Mutant("only an owner stops its shard", ShardWorker, "_attached", _stop_unasked, first_seed=40),
-    Mutant("a release of one's own is no takeover", Turn, "_is_mine", _is_mine_or_lost),
+    Mutant("a release of one's own is no takeover", Turn, "_is_mine", _is_mine_or_lost, first_seed=115),
 )
 
 

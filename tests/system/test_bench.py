@@ -86,24 +86,17 @@ def test_a_quick_run_gives_a_table_results_and_a_chart(system: System) -> None:
     assert [path.name for path in charts.iterdir()] == ["throughput.svg"]
 
 
-def test_other_balances_are_shown_and_end_with_1(system: System) -> None:
-    """A design that is fast and wrong is no comparison; the results are kept all the same."""
-    results = system.folder / "results.json"
-    words = (*WORDS, "--designs", designs(system, first=1), "--json", results, "--format", "csv")
-    done = bench(system, *words, code=1)
-    assert "wrong balances" in done.out
-    assert "hftpipe: throughput, loop" in done.err
-    assert b"wrong balances" in results.read_bytes()
-
-
-def test_a_design_that_fails_does_not_end_the_run(system: System) -> None:
-    """Its own words are shown, ours is measured to the end."""
-    folder = designs(system)
-    (folder / "loop.py").write_text('"""Fails.\n\nRows: 1\n"""\nraise SystemExit("no such thing")\n')
-    done = bench(system, *WORDS, "--designs", folder, "--format", "json", code=1)
+def test_a_wrong_design_and_one_that_fails_are_shown_and_end_with_1(system: System) -> None:
+    """One that is fast and wrong is no comparison; another's own words are shown; ours is measured to the end."""
+    results, folder = system.folder / "results.json", designs(system, first=1)
+    (folder / "none.py").write_text('"""Fails.\n\nRows: 1\n"""\nraise SystemExit("no such thing")\n')
+    done = bench(system, *WORDS, "--designs", folder, "--json", results, "--format", "json", code=1)
     rows = orjson.loads(done.out)
-    assert [row["name"] for row in rows if row["error"]] == ["loop", "hftpipe run / loop"]
+    wrong = {row["name"] for row in rows if row["error"]}
+    assert wrong == {"loop", "none", "hftpipe run / loop", "hftpipe run / none"}
+    assert "hftpipe: throughput, loop" in done.err
     assert "no such thing" in done.err
+    assert b"wrong balances" in results.read_bytes()
     assert {row["setting"] for row in rows if row["name"] == "hftpipe run"} == {
         "always, 2,000 rows",
         "everysec, 2,000 rows",

@@ -188,6 +188,7 @@ def test_latency(place: Ground) -> None:
     assert found["durable p50", "10,000 tx/s"].median < found["committed p50", "10,000 tx/s"].median
 
 
+@pytest.mark.slow
 def test_scale(place: Ground) -> None:
     """Costs, ratios where the files are large enough to tell, memory, and bytes."""
     found = figures(scale.measure, place, rows=20_000)
@@ -208,6 +209,7 @@ def test_scale(place: Ground) -> None:
     assert len(found["memory of a worker, each further account", "4,000 rows"].samples) == 1
 
 
+@pytest.mark.slow
 def test_recovery(place: Ground) -> None:
     """Seconds that a person can believe, and a rate."""
     found = figures(recovery.measure, place, rows=10_000)

@@ -83,7 +83,7 @@ def replayed(system: System, other: System) -> list[Snapshot]:
     return check(other)
 
 
-@pytest.mark.parametrize(("seed", "random_ids"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("seed", "random_ids"), [pytest.param(1, False, marks=pytest.mark.slow), (2, True)])
 def test_whatever_is_killed_the_tables_are_those_of_a_quiet_run(
     systems: Callable[[], System], seed: int, random_ids: bool
 ) -> None:
@@ -105,7 +105,7 @@ def test_whatever_is_killed_the_tables_are_those_of_a_quiet_run(
     assert [shard.tables for shard in rested] == [shard.tables for shard in shards]
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_whatever_is_killed_the_model_agrees(system: System, seed: int) -> None:
     """An independent ledger, told the rows of each shard in the order of their sources."""
     sources = traffic(system.folder, 900, 12, seed, random_ids=True)
