@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from hftpipe.retention.setting import Retention
+
 LINE_BYTES_MAX: Final = 4_096
 """Longest line of input without its line end; a longer one is `line_too_long`."""
 
@@ -14,6 +16,8 @@ FOLLOW_POLL_MS: Final = 100
 
 SOURCE_CHARACTERS_MAX: Final = 255
 """Longest name that a user may give a source."""
+
+_RETAIN: Final = Retention(entries=1_000)
 
 INVALID_SHOWN_MAX: Final = 20
 """Invalid rows that are shown to people when no file takes them."""
@@ -66,8 +70,8 @@ class WorkerLimits:
     retry_first_ms: int = 20
     retry_max_ms: int = 5_000
     """First and longest wait after a passing fault."""
-    retain_entries: int = 1_000
-    """Applied entries that stay in the log of each shard for replay; older ones are trimmed."""
+    retain: Retention = _RETAIN
+    """What stays of the applied entries in the log of each shard, for replay; what is older is trimmed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from hftpipe.errors import Fenced, HftpipeError, ShardStopped
+from hftpipe.event import Event, Level
 from hftpipe.worker import ShardWorker
 
 DONE: Final = 0
@@ -44,10 +45,13 @@ class Crew:
         except ShardStopped as stop:  # the worker has reported it, and written it into the store if it can
             self._codes[shard] = stop.exit_code
         except Fenced as fenced:
-            self._report(f"shard {shard}: {fenced}")
+            self._report(Event("shard_fenced", f"shard {shard}: {fenced}", Level.WARNING, shard=shard))
             self._end(shard, fenced.exit_code)
         except HftpipeError as error:
-            self._report(f"shard {shard}: {error}")
+            kind = type(error).__name__
+            self._report(
+                Event("shard_failed", f"shard {shard}: {error}", Level.ERROR, shard=shard, error=kind)
+            )
             self._end(shard, error.exit_code)
         except BaseException:
             self._end(shard, FAILED)

@@ -31,6 +31,14 @@ class ServerRefused(UsageError):
     """The server's version or settings would lose acknowledged transactions."""
 
 
+class MendingRefused(HftpipeError):
+    """A dead letter or a shard cannot be mended as asked; nothing was changed, and the message says why."""
+
+
+class NotThere(HftpipeError):
+    """What was asked about is in no journal, and was not found in the log."""
+
+
 class SourceBroken(HftpipeError):
     """A source broke off while it was read; the rows before are kept and it can be resumed."""
 
@@ -87,3 +95,15 @@ class LogForeign(ShardStopped):
 
 class StoreDamaged(ShardStopped):
     """The shard's database is damaged or was not made by this program."""
+
+
+class JournalDamaged(StoreDamaged):
+    """A record of a shard's journal is not what was once written there."""
+
+    def __init__(self, shard: int, number: int, problem: str) -> None:
+        super().__init__(
+            f"journal record {number} of shard {shard} {problem}. `hftpipe verify --shard {shard}` shows all that "
+            "differs; restore the database from a copy"
+        )
+        self.number = number
+        self.problem = problem

@@ -17,6 +17,7 @@ from hftpipe.backoff import Backoff
 from hftpipe.config import ValidateLimits
 from hftpipe.core.entry import EntryId
 from hftpipe.errors import Interrupted, PassingFault, TailLost
+from hftpipe.event import Event, Level, passing
 from hftpipe.ports import Clock, Inbox, InboxEntry, Rejection
 from hftpipe.producer import Producer
 from hftpipe.source.framing import Mark
@@ -156,7 +157,7 @@ class ValidationService:
                         return
                 except PassingFault as fault:
                     wait_ms = self._bench.backoff.next_ms()
-                    self._bench.report(f"{fault}. Trying again in {wait_ms} ms")
+                    self._bench.report(passing(fault, wait_ms))
                     self._bench.clock.sleep_ms(wait_ms)
                 except TailLost as lost:
                     # What is not done is still in the inbox, and is appended again from the lowest on.
@@ -165,7 +166,7 @@ class ValidationService:
                         "What had left the inbox before is gone, and to be added again. Going on with what is there",
                     )
         except Interrupted as told:
-            self._bench.report(f"{told}. What is not done stays in the inbox")
+            self._bench.report(Event("inbox_interrupted", f"{told}. What is not done stays in the inbox"))
         finally:
             with suppress(PassingFault):
                 self._lease.release()
@@ -178,7 +179,7 @@ class ValidationService:
         if self._until_idle and self._inbox.is_empty():
             return True
         if not self._is_waiting:
-            self._bench.report("standing by: another validator reads the inbox")
+            self._bench.report(Event("standing_by", "standing by: another validator reads the inbox"))
             self._is_waiting = True
         self._inbox.announce("standby")
         self._bench.clock.sleep_ms(self._limits.standby_poll_ms)
@@ -208,10 +209,11 @@ class ValidationService:
         # What is there with a lower id was never taken: the chain would skip it as if it had been.
         self._passed = floor if attached.is_anew else _NOWHERE
         if attached.removed:
-            self._bench.report(
+            told = (
                 f"{attached.removed} entries were removed from the inbox by a client (XDEL, XTRIM, MAXLEN) before "
                 "they were done"
             )
+            self._bench.report(Event("inbox_entries_removed", told, Level.WARNING, entries=attached.removed))
         self._inbox.announce("owner")
 
     def _wait_ms(self) -> int:

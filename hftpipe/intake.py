@@ -22,8 +22,8 @@ from hftpipe.validation import (
     Rounding,
 )
 
-_RESERVED = ("inbox:", "serve:")
-"""What the ids of the inbox and of the reception service begin with: their positions are no line numbers."""
+_RESERVED = ("inbox:", "serve:", "dead:")
+"""What ids begin with that are given by the program itself: their positions are no line numbers."""
 
 _JSONL_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 

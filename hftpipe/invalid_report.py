@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hftpipe.errors import UsageError
+from hftpipe.event import Event, Level
 from hftpipe.validation import Invalid
 
 _ROW_BYTES_MAX: Final = 1 << 16
@@ -106,9 +107,22 @@ class InvalidLines:
 
     def add(self, invalid: Sequence[Invalid]) -> None:
         for row in invalid[: max(self._left, 0)]:
-            self._say(f"{self._source}:{row.line}: {row.reason} {row.field}: {row.content}")
+            told = f"{self._source}:{row.line}: {row.reason} {row.field}"
+            self._say(
+                Event(
+                    "row_invalid",
+                    f"{told}: {row.content}",
+                    Level.WARNING,
+                    told,
+                    source=self._source,
+                    line=row.line,
+                    field=row.field,
+                    reason=row.reason,
+                )
+            )
         if 0 <= self._left < len(invalid):
-            self._say("More rows are invalid; --invalid FILE takes them all")
+            told = "More rows are invalid; --invalid FILE takes them all"
+            self._say(Event("more_rows_invalid", told, Level.WARNING))
             self._left = -1
         elif self._left > 0:
             self._left -= len(invalid)

@@ -20,11 +20,12 @@ from itertools import pairwise
 import orjson
 
 from hftpipe.core.commit import Commit, Totals
-from hftpipe.core.entry import FORMAT, Entry, Foreign, digest_of, origin
-from hftpipe.core.journal import GENESIS, Record
+from hftpipe.core.entry import Entry, Foreign, digest_of, origin
+from hftpipe.core.journal import GENESIS, Record, follows, is_loss, lost_in
 from hftpipe.core.ledger import Ledger
 from hftpipe.core.payload import read_columns
 from hftpipe.core.posting import batches_of, follow_chain, post
+from hftpipe.core.recorded import fields_of
 from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.core.transaction import Kind
 from hftpipe.ports import Topology
@@ -72,6 +73,8 @@ def replay(snapshot: Snapshot) -> Iterator[tuple[Record, Commit, MemoryStore]]:
 
 
 def _entry(record: Record) -> Entry | Foreign:
+    if is_loss(record):
+        return lost_in(record, {})
     if reason := orjson.loads(record.outcomes).get("dead"):
         return Foreign(record.id, reason, {}, record.digest)
     return Entry(
@@ -86,36 +89,34 @@ def _entry(record: Record) -> Entry | Foreign:
     )
 
 
-def fields_of(record: Record) -> dict[bytes, bytes]:
-    """The fields of the entry that a record was made of."""
-    return {
-        b"v": b"%d" % FORMAT,
-        b"src": record.source.encode(),
-        b"prev": b"%d" % record.previous,
-        b"pos": b"%d" % record.position,
-        b"t": b"%d" % record.time_ms,
-        b"n": b"%d" % record.count,
-        b"b": record.payload.encode(),
-        b"d": record.digest.encode(),
-    }
-
-
 def _broken_digests(records: Iterable[Record]) -> Iterator[str]:
     for record in records:
         if record.payload and digest_of(fields_of(record)) != record.digest:
             yield f"I8: the content of record {record.number} does not match its digest"
+        elif not record.payload and "dead" not in record.outcomes and not is_loss(record):
+            yield f"I8: record {record.number} holds nothing, and does not say why: {record.outcomes}"
+        elif is_loss(record) and not _is_readable(record):
+            yield f"I8: the loss of record {record.number} cannot be read: {record.outcomes}"
+
+
+def _is_readable(record: Record) -> bool:
+    try:
+        lost_in(record, {})
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return False
+    return True
 
 
 def _broken_ids(snapshot: Snapshot) -> Iterator[str]:
     records = snapshot.tables.records
-    jumps = sum(after.id != before.id.moved(1) for before, after in pairwise(records))
+    jumps = sum(not follows(after, before.id) for before, after in pairwise(records))
     if jumps > snapshot.checkpoint.incarnation:
         yield f"I9: entry ids jump {jumps} times, the checkpoint went back {snapshot.checkpoint.incarnation} times"
     for number, record in enumerate(records, 1):
         if record.number != number:
             yield f"I9: record {record.number} stands at place {number}"
             return
-    if records and records[0].id.sequence != 0:
+    if records and not follows(records[0], origin(records[0].id.generation)):
         yield f"I9: the journal begins with entry {records[0].id}"
 
 
@@ -139,7 +140,7 @@ def _broken_money(tables: Tables) -> Iterator[str]:
     money = 0
     for record in tables.records:
         outcomes = orjson.loads(record.outcomes)
-        if "dead" in outcomes or "gap" in outcomes:
+        if not record.payload or "gap" in outcomes:
             continue
         batch = read_columns(record.payload.encode(), record.previous, record.count)
         refused = {index for indexes in outcomes.get("refused", {}).values() for index in indexes}
@@ -159,7 +160,7 @@ def _broken_rows(tables: Tables, durable: Mapping[str, Iterable[int]]) -> Iterat
     decided: dict[str, list[int]] = {}
     for record in tables.records:
         outcomes = orjson.loads(record.outcomes)
-        if "dead" not in outcomes and "gap" not in outcomes:
+        if record.payload and "gap" not in outcomes:
             batch = read_columns(record.payload.encode(), record.previous, record.count)
             decided.setdefault(record.source, []).extend(batch.rows[outcomes.get("skipped", 0) :].tolist())
     for source, rows in decided.items():
@@ -189,8 +190,8 @@ def _totals(records: Iterable[Record]) -> Totals:
     applied = refused = skipped = gaps = dead = 0
     for record in records:
         outcomes = orjson.loads(record.outcomes)
-        if "dead" in outcomes:
-            dead += 1
+        if not record.payload:
+            dead += "dead" in outcomes
         elif "gap" in outcomes:
             gaps += 1
         else:

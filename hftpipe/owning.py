@@ -6,9 +6,30 @@ from dataclasses import dataclass
 from random import Random
 
 from hftpipe.config import WorkerLimits
+from hftpipe.core.commit import Commit
 from hftpipe.core.entry import EntryId
 from hftpipe.errors import Fenced, PassingFault
+from hftpipe.event import Event
 from hftpipe.ports import Clock, LogReader, Ownership, Store
+
+
+class Witness:
+    """Sees what the workers of a process do; this one looks away. It is called within their work: it must not wait."""
+
+    def owned(self, shard: int) -> None:
+        """A worker has become a shard's owner."""
+
+    def read(self, shard: int, entries: int) -> None:
+        """A read of the log has come back, perhaps with nothing."""
+
+    def committing(self, shard: int) -> None:
+        """A commit begins."""
+
+    def committed(self, shard: int, commit: Commit) -> None:
+        """It is on disk."""
+
+    def faulted(self, shard: int, wait_ms: int) -> None:
+        """A passing fault; what failed is tried again after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +41,7 @@ class World:
     stopping: whether the process was told to stop.
     report: takes one line for people.
     reach: called with the name of each step that a fault may be planted at.
+    witness: sees what is done, for whoever measures it.
     """
 
     clock: Clock
@@ -29,6 +51,7 @@ class World:
     report: Callable[[str], None]
     random: Random
     reach: Callable[[str], None] = lambda _: None
+    witness: Witness = Witness()  # noqa: RUF009 - it has no state
 
 
 class Turn:
@@ -57,6 +80,7 @@ class Turn:
             if self._may_take(seen, clock.monotonic_ms() - since_ms):
                 self._epoch = store.take(self._world.owner, seen)
                 if self._epoch is not None:
+                    self._world.witness.owned(self._shard)
                     return self._epoch
             elif self._until_idle and is_drained(self._log, store.checkpoint().id):
                 return None
@@ -79,7 +103,8 @@ class Turn:
 
     def _stand_by(self, seen: Ownership, *, announced: bool) -> bool:
         if not announced:
-            self._world.report(f"shard {self._shard}: standing by: owned by {seen.owner}")
+            told = f"shard {self._shard}: standing by: owned by {seen.owner}"
+            self._world.report(Event("standing_by", told, shard=self._shard, owner=seen.owner))
         with suppress(PassingFault):  # the store decides who owns; the log need not be there for that
             self._log.announce("standby")
         self._world.clock.sleep_ms(self._limits.standby_poll_ms)

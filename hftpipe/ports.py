@@ -71,6 +71,16 @@ class Extent:
     last: EntryId | None
 
 
+class LogView(Protocol):
+    """What there is in one shard's log. Methods raise LogUnavailable."""
+
+    def extent(self) -> Extent:
+        """What the log holds. Raises LogForeign when its key holds something else than a stream."""
+
+    def range(self, first: EntryId, last: EntryId, count: int) -> list[RawEntry]:
+        """Up to `count` entries from `first` to `last`, both included, in order."""
+
+
 class LogWriter(Protocol):
     """The producer's side of the log. Nothing is ever sent twice by the adapter itself."""
 
@@ -95,15 +105,17 @@ class LogWriter(Protocol):
     def advice(self, source: str) -> dict[int, bytes]:
         """What was noted last, per shard. Advice, not truth. Raises LogUnavailable."""
 
+    def losses(self) -> dict[int, int]:
+        """A number that changes when a loss is accepted, per shard where one was: a source may have lost what it was
+        confirmed. Raises LogUnavailable.
+        """
 
-class LogReader(Protocol):
+
+class LogReader(LogView, Protocol):
     """The worker's side of one shard's log, as one consumer of its group. All methods raise LogUnavailable."""
 
     def topology(self) -> Topology | None:
         """What the log belongs to; None when it belongs to nothing."""
-
-    def extent(self) -> Extent:
-        """What the log holds. Raises LogForeign when its key holds something else than a stream."""
 
     def attach(self, checkpoint: EntryId) -> EntryId:
         """Makes this consumer the group's only one: all that is pending becomes its own, others are removed.
@@ -111,9 +123,6 @@ class LogReader(Protocol):
         Creates a missing group at the checkpoint. Acknowledges what is pending at or below the checkpoint.
         Returns the last id that the group has delivered: entries up to there must be read with `range`.
         """
-
-    def range(self, first: EntryId, last: EntryId, count: int) -> list[RawEntry]:
-        """Up to `count` entries from `first` to `last`, both included, in order."""
 
     def read(
         self, count: int, wait_ms: int, done: Sequence[EntryId], keep_from: EntryId | None
@@ -129,6 +138,40 @@ class LogReader(Protocol):
 
     def announce(self, role: str) -> None:
         """Lets `status` see this worker: `owner` or `standby`."""
+
+
+class LogMender(LogView, Protocol):
+    """An operator's side of one shard's log. All methods raise LogUnavailable."""
+
+    def topology(self) -> Topology | None:
+        """What the log belongs to; None when it belongs to nothing."""
+
+    def found(self, topology: Topology) -> Topology:
+        """Writes what the log belongs to where that is not written; what holds then, whoever wrote it."""
+
+    def append_as(self, entry_id: EntryId, fields: Mapping[bytes, bytes]) -> bool:
+        """Appends under that very id; False, with nothing appended, when it or one above it was given already."""
+
+    def begin_behind(self, entry_id: EntryId) -> bool:
+        """Makes a log that holds no entry, and has given no id above that one, go on behind it; False for any other."""
+
+    def bury(self, foreign: Foreign) -> None:
+        """As `LogReader.bury`."""
+
+    def unbury(self, entry_id: EntryId) -> None:
+        """Removes a dead letter; one that is not there is no fault."""
+
+    def lowest_in_inbox(self) -> EntryId | None:
+        """The lowest entry of the pipeline's inbox; None when it is empty."""
+
+    def announce_loss(self, number: int) -> None:
+        """Lets producers see that a loss is accepted, by a number that was never announced: see `LogWriter.losses`."""
+
+    def producers(self) -> list[str]:
+        """The connections of producers."""
+
+    def disconnect(self, connections: Sequence[str]) -> None:
+        """Breaks connections, so that the producers look what the log still holds."""
 
 
 # --- store ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hftpipe.core.entry import EntryId, digest_of, encode
 from hftpipe.core.routing import route
 from hftpipe.core.transaction import Batch, Column
 from hftpipe.errors import Interrupted, LogForeign, PassingFault, TailLost
+from hftpipe.event import Event, Level, passing
 from hftpipe.ports import Appended, Clock, LogWriter, Outgoing, Topology
 from hftpipe.source.framing import Mark
 
@@ -94,6 +95,8 @@ class Producer:
         self._resumable = resumable
         self._backoff = Backoff(limits.retry_first_ms, limits.retry_max_ms, surroundings.random.random)
         self._anchors: dict[int, Anchor] = {}
+        self._losses_seen: dict[int, int] = {}
+        """How many losses of each shard were accepted when its rows were last appended from the start on."""
         self._room = [0] * topology.shards
         self.appended_entries = 0
         self.losses = 0
@@ -103,8 +106,9 @@ class Producer:
         """What a former producer of this source has noted, if the log still holds what was confirmed to it."""
         advice = self._patiently(self._log.advice, self.source)
         notes = {shard: _read_note(text) for shard, text in advice.items()}
-        marks = [mark for mark, _ in notes.values()]
-        self._anchors = {shard: anchor for shard, (_, anchor) in notes.items() if anchor is not None}
+        marks = [mark for mark, _, _ in notes.values()]
+        self._anchors = {shard: anchor for shard, (_, anchor, _) in notes.items() if anchor is not None}
+        self._losses_seen = {shard: seen for shard, (_, _, seen) in notes.items()}
         try:
             self._patiently(self._check_anchors)
         except TailLost as lost:
@@ -115,7 +119,10 @@ class Producer:
 
     def begin_again(self, lost: TailLost, told: str = "Beginning again at the start of the source") -> None:
         """Forgets what was confirmed: the source is appended from its start, and the chain skips what is known."""
-        self._report(f"{lost}. {told}; what was applied is skipped")
+        sentence = f"{lost}. {told}; what was applied is skipped"
+        self._report(
+            Event("log_tail_lost", sentence, Level.WARNING, source=self.source, shards=sorted(lost.shards))
+        )
         self._anchors = {}
 
     def append(self, batch: Batch) -> list[Placed]:
@@ -160,7 +167,8 @@ class Producer:
         """Keeps, for a successor, that everything up to the mark is durable. Raises as `append` does."""
         if self._resumable:
             advice = {
-                shard: _write_note(mark, self._anchors.get(shard)) for shard in range(self._topology.shards)
+                shard: _write_note(mark, self._anchors.get(shard), self._losses_seen.get(shard, 0))
+                for shard in range(self._topology.shards)
             }
             self._patiently(self._log.note, self.source, advice)
             self._backoff.reset()
@@ -217,10 +225,12 @@ class Producer:
             if fitting := _fitting_part(window, self._room):
                 return fitting
             if not waited:
-                self._report(
-                    f"shard {window[0][0]} has {self._limits.backlog_entries_max} entries waiting, its cap. "
+                shard, cap = window[0][0], self._limits.backlog_entries_max
+                told = (
+                    f"shard {shard} has {cap} entries waiting, its cap. "
                     "Waiting for its worker (`hftpipe worker`, if none runs)"
                 )
+                self._report(Event("backlog_full", told, Level.WARNING, shard=shard, entries=cap))
             waited = True
             self._sleep(self._limits.backlog_poll_ms)
 
@@ -242,7 +252,7 @@ class Producer:
         """Waits until the log answers again, and makes sure that it still holds what it had confirmed."""
         while True:
             wait_ms = self._backoff.next_ms()
-            self._report(f"{fault}. Trying again in {wait_ms} ms")
+            self._report(passing(fault, wait_ms, source=self.source))
             self._sleep(wait_ms)
             try:
                 self._look_around()
@@ -267,7 +277,16 @@ class Producer:
         for shard in lost.shards:
             del self._anchors[shard]
         self.losses += 1
-        self._report(f"{lost}. They cannot be read again; going on behind them")
+        sentence = f"{lost}. They cannot be read again; going on behind them"
+        self._report(
+            Event(
+                "acknowledged_rows_lost",
+                sentence,
+                Level.ERROR,
+                source=self.source,
+                shards=sorted(lost.shards),
+            )
+        )
 
     def _look_around(self) -> None:
         try:
@@ -285,6 +304,8 @@ class Producer:
                 f"{self.source} was being appended to {self._topology.pipeline}: the server was emptied or "
                 "replaced. Start the right one, or restore its append-only file"
             )
+        if self._resumable:
+            self._check_losses()
         lost = {
             shard: text
             for shard, anchor in sorted(self._anchors.items())
@@ -294,6 +315,19 @@ class Producer:
             told = ", ".join(lost.values())
             raise TailLost(
                 f"the log lost entries of {self.source} that it had confirmed: {told}", lost.keys()
+            )
+
+    def _check_losses(self) -> None:
+        """Whether a loss was accepted since: rows that were confirmed may be in it, though the last of them are not."""
+        losses = self._log.losses()
+        now = {shard: losses.get(shard, 0) for shard in range(self._topology.shards)}
+        shards = [shard for shard, seen in self._losses_seen.items() if now.get(shard) != seen]
+        self._losses_seen = now
+        if shards:
+            told = ", ".join(map(str, shards))
+            raise TailLost(
+                f"entries of shard {told} were given up (`hftpipe repair`), perhaps some of {self.source} among them",
+                shards,
             )
 
     def _lost(self, shard: int, anchor: Anchor) -> str:
@@ -322,14 +356,15 @@ def _fitting_part(window: list[tuple[int, Batch]], room: Sequence[int]) -> list[
     return window
 
 
-def _write_note(mark: Mark, anchor: Anchor | None) -> bytes:
+def _write_note(mark: Mark, anchor: Anchor | None, losses_seen: int) -> bytes:
     confirmed = None if anchor is None else [anchor.position, str(anchor.id), anchor.digest]
-    return orjson.dumps([mark.line, mark.offset, mark.prefix, mark.unfinished, confirmed])
+    return orjson.dumps([mark.line, mark.offset, mark.prefix, mark.unfinished, confirmed, losses_seen])
 
 
-def _read_note(text: bytes) -> tuple[Mark, Anchor | None]:
-    line, offset, prefix, unfinished, confirmed = orjson.loads(text)
+def _read_note(text: bytes) -> tuple[Mark, Anchor | None, int]:
+    line, offset, prefix, unfinished, confirmed, *seen = orjson.loads(text)
+    mark, losses_seen = Mark(line, offset, prefix, unfinished), seen[0] if seen else 0
     if confirmed is None:
-        return Mark(line, offset, prefix, unfinished), None
+        return mark, None, losses_seen
     position, entry_id, digest = confirmed
-    return Mark(line, offset, prefix, unfinished), Anchor(position, EntryId.parse(entry_id), digest)
+    return mark, Anchor(position, EntryId.parse(entry_id), digest), losses_seen

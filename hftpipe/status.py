@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hftpipe.core.commit import Totals
 from hftpipe.errors import HftpipeError
 from hftpipe.log.redis import ShardLog
 from hftpipe.owner import describe, is_dead
-from hftpipe.store.reading import ShardSummary, store_paths, summarise
+from hftpipe.store.reading import store_paths, summarise
+
+NO_WORKER: Final = "stopped: no worker runs"
+"""The state of a shard that could go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,9 @@ class ShardStatus:
     """One line of `hftpipe status`; what only the log knows is None when it was not asked.
 
     appended, applied, backlog, pending, gaps, dead count entries; transactions, refused, skipped count rows.
+    losses: how often an operator has accepted a loss (`hftpipe repair`).
+    reach, reach_s: the oldest entry that the log still holds, empty when it holds none, and seconds since its append.
+    journal: the first entry of the journal, which is never trimmed; empty while nothing was applied.
     """
 
     shard: int
@@ -32,23 +39,29 @@ class ShardStatus:
     skipped: int
     gaps: int
     dead: int
+    losses: int
+    reach: str | None
+    reach_s: int | None
+    journal: str
 
 
 def statuses(
-    home: Path, shards: int, logs: Mapping[int, ShardLog], failed: Mapping[int, str]
+    home: Path, shards: int, logs: Mapping[int, ShardLog], failed: Mapping[int, str], *, now_ms: int
 ) -> list[ShardStatus]:
     """All shards of a home.
 
+    now_ms: Unix time.
     logs: what the log says of each shard; empty when it was not asked.
     failed: shards that the supervisor has given up, and why.
     """
     found = {int(path.stem.removeprefix("shard-")): path for path in store_paths(home)}
     return [
-        _status(shard, found.get(shard), logs.get(shard), failed.get(shard, "")) for shard in range(shards)
+        _status(shard, found.get(shard), logs.get(shard), failed.get(shard, ""), now_ms)
+        for shard in range(shards)
     ]
 
 
-def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str) -> ShardStatus:
+def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str, now_ms: int) -> ShardStatus:
     summary, damage = None, ""
     if path is not None:
         try:
@@ -59,7 +72,13 @@ def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str) ->
     totals = Totals() if summary is None else summary.checkpoint.totals
     return ShardStatus(
         shard=shard,
-        state=damage or _state(summary, log, failed),
+        state=damage
+        or state_of(
+            summary.stopped if summary is not None else "",
+            is_owned=summary is not None and summary.owner != "" and not is_dead(summary.owner),
+            standbys=log.standbys if log is not None else 0,
+            failed=failed,
+        ),
         owner=describe(summary.owner) if summary is not None else "",
         epoch=summary.epoch if summary is not None else 0,
         standbys=None if log is None else log.standbys,
@@ -72,16 +91,23 @@ def _status(shard: int, path: Path | None, log: ShardLog | None, failed: str) ->
         skipped=totals.skipped,
         gaps=totals.gaps,
         dead=totals.dead,
+        losses=0 if summary is None else summary.losses,
+        reach=None if log is None else str(log.first or ""),
+        reach_s=None if log is None or log.first_ms is None else max(now_ms - log.first_ms, 0) // 1000,
+        journal="" if summary is None else summary.journal_from,
     )
 
 
-def _state(summary: ShardSummary | None, log: ShardLog | None, failed: str) -> str:
-    if summary is not None and summary.stopped:
-        return f"stopped: {summary.stopped}"
+def state_of(stopped: str, *, is_owned: bool, standbys: int, failed: str) -> str:
+    """A shard's state, for people.
+
+    stopped: why it needs a person's decision, as its store says. failed: why the supervisor has given it up.
+    is_owned: its owner lives.
+    """
+    if stopped:
+        return f"stopped: {stopped}"
     if failed:
         return f"failed: {failed}"
-    if summary is not None and summary.owner and not is_dead(summary.owner):
+    if is_owned:
         return "running"
-    if log is not None and log.standbys:
-        return "standby"
-    return "stopped: no worker runs"
+    return "standby" if standbys else NO_WORKER

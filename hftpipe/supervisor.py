@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from hftpipe.backoff import Backoff
 from hftpipe.config import SupervisorLimits
+from hftpipe.event import Event, Level
 from hftpipe.owner import pid_of
 from hftpipe.ports import Clock, Ownership
 
@@ -143,7 +144,7 @@ class Supervisor:
                 while child.poll() is None and self._clock.monotonic_ms() < deadline_ms:
                     self._clock.sleep_ms(self._limits.tick_ms)
                 if child.poll() is None:
-                    self._report(f"{slot.member.name}: did not end in time; killed")
+                    self._tell("process_killed", slot.member, "did not end in time; killed", pid=child.pid)
                     child.kill()
 
     def _watch(self, slot: Slot, child: Child, now_ms: int) -> None:
@@ -151,7 +152,8 @@ class Supervisor:
         if code is None:
             if slot.member.is_stalled(child.pid):
                 # Stopped inside a transaction it would block the shard for every other worker.
-                self._report(f"{slot.member.name}: {slot.member.role} {child.pid} does not move; killed")
+                told = f"{slot.member.role} {child.pid} does not move; killed"
+                self._tell("process_stalled", slot.member, told, pid=child.pid)
                 child.kill()
                 slot.child, slot.state, slot.due_ms = None, State.WAITING, now_ms
             return
@@ -159,7 +161,7 @@ class Supervisor:
         self._note_end(slot, _ended(code), now_ms)
 
     def _note_end(self, slot: Slot, why: str, now_ms: int) -> None:
-        name, role = slot.member.name, slot.member.role
+        role = slot.member.role
         slot.why = why
         slot.failed_ms.append(now_ms)
         while slot.failed_ms[0] < now_ms - self._limits.window_ms:
@@ -167,17 +169,26 @@ class Supervisor:
         if len(slot.failed_ms) < self._limits.failures_max:
             wait_ms = slot.backoff.next_ms() if len(slot.failed_ms) > 1 else 0
             slot.state, slot.due_ms = State.WAITING, now_ms + wait_ms
-            self._report(f"{name}: {role} {slot.why}; starting it again in {wait_ms} ms")
+            told = f"{role} {slot.why}; starting it again in {wait_ms} ms"
+            self._tell("process_restarting", slot.member, told, why=why, wait_ms=wait_ms)
         elif slot.member.parts:
-            self._report(f"{name}: {role} keeps failing ({slot.why}); trying each alone")
+            told = f"{role} keeps failing ({slot.why}); trying each alone"
+            self._tell("process_split", slot.member, told, why=why)
             self.slots.remove(slot)
             self.slots += map(self._slot, slot.member.parts)
         else:
             slot.state = State.FAILED
-            self._report(
-                f"{name}: failed, {len(slot.failed_ms)} times in "
-                f"{self._limits.window_ms // 1000} s ({slot.why}). Left alone; the others go on"
+            told = (
+                f"failed, {len(slot.failed_ms)} times in {self._limits.window_ms // 1000} s ({slot.why}). "
+                "Left alone; the others go on"
             )
+            self._tell("process_given_up", slot.member, told, Level.ERROR, why=why)
+
+    def _tell(
+        self, name: str, member: Member, told: str, level: Level = Level.WARNING, **fields: object
+    ) -> None:
+        sentence = f"{member.name}: {told}"
+        self._report(Event(name, sentence, level, member=member.name, shards=member.shards, **fields))
 
     def _slot(self, member: Member) -> Slot:
         return Slot(member, Backoff(self._limits.retry_first_ms, self._limits.retry_max_ms, self._fraction))
@@ -224,21 +235,29 @@ Spawn = Callable[[Sequence[str]], Child]
 
 
 def worker(
-    shards: tuple[int, ...], *, spawn: Spawn, is_stalled: Callable[[int, tuple[int, ...]], bool], stop_ms: int
+    shards: tuple[int, ...],
+    *,
+    spawn: Spawn,
+    is_stalled: Callable[[int, tuple[int, ...]], bool],
+    stop_ms: int,
+    options: Callable[[tuple[int, ...]], Sequence[str]] = lambda _: (),
 ) -> Member:
     """The worker process of some shards; several that keep failing are tried one by one.
 
     is_stalled: whether the process of that id, for these shards, stands still (see `StallWatch`).
+    options: what else a worker of some shards is told.
     """
     alone = [(shard,) for shard in shards] if len(shards) > 1 else []
-    words = ["worker", *(word for shard in shards for word in ("--shard", str(shard)))]
+    words = ["worker", *(word for shard in shards for word in ("--shard", str(shard))), *options(shards)]
     return Member(
         name=f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}",
         role="worker",
         spawn=lambda: spawn(words),
         stop_ms=stop_ms,
         is_stalled=lambda pid: is_stalled(pid, shards),
-        parts=tuple(worker(one, spawn=spawn, is_stalled=is_stalled, stop_ms=stop_ms) for one in alone),
+        parts=tuple(
+            worker(one, spawn=spawn, is_stalled=is_stalled, stop_ms=stop_ms, options=options) for one in alone
+        ),
         shards=shards,
     )
 

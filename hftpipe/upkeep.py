@@ -12,6 +12,7 @@ import orjson
 
 from hftpipe.embedded.home import make_private
 from hftpipe.errors import HftpipeError, PassingFault
+from hftpipe.event import Event, Level
 from hftpipe.ports import LogWriter
 from hftpipe.supervisor import Supervisor
 
@@ -65,7 +66,7 @@ class Upkeep:
                 is_away = False
             except PassingFault as fault:
                 if not is_away:  # once for each time that it goes away, not twice a second
-                    report(f"{fault}. `hftpipe up` keeps looking for it")
+                    report(Event("log_away", f"{fault}. `hftpipe up` keeps looking for it", Level.WARNING))
                 is_away = True
             failed = GivenUp(dict(supervisor.failed), dict(supervisor.failed_services))
             if failed != written:
@@ -82,6 +83,10 @@ class Upkeep:
 def given_up(home: Path) -> GivenUp:
     """What the `hftpipe up` that runs in a home, if any, has given up."""
     nothing = GivenUp({}, {})
+    if not (home / _FAILED).exists():
+        return (
+            nothing  # nor is the lock touched: whoever looks every second must not be in the way of a start
+        )
     try:
         with (home / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

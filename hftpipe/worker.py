@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from hftpipe.anchoring import holds, newest_shared
+from hftpipe.anchoring import holds, newest_shared, repair
 from hftpipe.backoff import Backoff
 from hftpipe.config import WorkerLimits
 from hftpipe.core.columnar_ledger import ColumnarLedger
@@ -19,8 +19,10 @@ from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode
 from hftpipe.core.ledger import Ledger
 from hftpipe.core.posting import Step, batches_of, follow_chain, post
 from hftpipe.errors import EntryDamaged, LogForeign, LogGap, PassingFault, ShardStopped
+from hftpipe.event import Event, Level, passing
 from hftpipe.owning import Turn, World, is_drained
 from hftpipe.ports import LogReader, Store, Topology
+from hftpipe.retention.reach import Reach
 
 _SOURCES_MAX = 10_000
 
@@ -32,6 +34,7 @@ class _Attached:
     epoch: int
     checkpoint: Checkpoint
     ledger: Ledger
+    reach: Reach
     delivered: EntryId
     """The group has handed out entries up to here, perhaps to a dead worker: those are read by range."""
     beat_due_ms: int
@@ -89,12 +92,13 @@ class ShardWorker:
                         self._attached(store, epoch, backoff)
                     return
             except ShardStopped as stop:
-                self._report(f"stopped: {stop}")
+                self._report("shard_stopped", f"stopped: {stop}", Level.ERROR, reason=type(stop).__name__)
                 raise
             except PassingFault as fault:
                 # Nothing behind the failed entry has moved, so order is kept however often this repeats.
                 wait_ms = backoff.next_ms()
-                self._report(f"{fault}. Trying again in {wait_ms} ms")
+                self._world.report(passing(fault, wait_ms, f"shard {self._shard}: ", shard=self._shard))
+                self._world.witness.faulted(self._shard, wait_ms)
                 self._world.clock.sleep_ms(wait_ms)
 
     # --- attach ------------------------------------------------------------------------------------------------
@@ -117,6 +121,8 @@ class ShardWorker:
         checkpoint = self._anchor(store, epoch, store.checkpoint())
         delivered = self._log.attach(checkpoint.id)
         self._log.announce("owner")
+        reach = Reach(self._limits.retain, self._log, self._world.clock, checkpoint.id)
+        reach.look()
         now_ms = self._world.clock.monotonic_ms()
         return _Attached(
             epoch,
@@ -124,6 +130,7 @@ class ShardWorker:
             ColumnarLedger(
                 checkpoint.highest_tx, self._limits.accounts_max, self._world.random.getrandbits(64)
             ),
+            reach,
             delivered,
             beat_due_ms=now_ms + self._limits.beat_ms,
             tidy_due_ms=now_ms + self._limits.lease_ms,
@@ -134,7 +141,8 @@ class ShardWorker:
         if topology is None:
             raise LogForeign(
                 f"the log belongs to no pipeline, the store to {pipeline}: the server was emptied, or it is "
-                "another server. Start the right one, or restore its append-only file"
+                "another server. Start the right one, or restore its append-only file; if that is gone, "
+                f"{repair(shard)}"
             )
         if (topology.pipeline, self._shard, topology.shards) != (pipeline, shard, shards):
             raise LogForeign(
@@ -153,8 +161,13 @@ class ShardWorker:
         entry_id, digest = newest_shared(self._log, store, self._shard, checkpoint)
         store.rewind(epoch, entry_id, digest)
         self._report(
+            "log_tail_lost",
             f"the log lost its tail: entry {checkpoint.id} is not the one that was applied. Going on behind "
-            f"entry {entry_id}; producers send again what is missing, and nothing is applied twice"
+            f"entry {entry_id}; producers send again what is missing, and nothing is applied twice",
+            Level.WARNING,
+            epoch=epoch,
+            applied=str(checkpoint.id),
+            entry=str(entry_id),
         )
         return store.checkpoint()
 
@@ -164,6 +177,7 @@ class ShardWorker:
         while not self._world.stopping():
             wanted = state.entries_wanted
             entries = self._next_entries(state)
+            self._world.witness.read(self._shard, len(entries))
             self._world.reach("worker.read")
             if not entries:
                 backoff.reset()
@@ -188,9 +202,8 @@ class ShardWorker:
             return self._redelivered(state)
         wait_ms = 0 if self._until_idle else self._limits.read_wait_ms
         done, state.done = state.done, []
-        entries = self._log.read(
-            state.entries_wanted, wait_ms, done, self._keep_from(state) if done else None
-        )
+        keep_from = state.reach.trim_to(state.checkpoint.id)
+        entries = self._log.read(state.entries_wanted, wait_ms, done, keep_from)
         if done:
             self._world.reach("worker.acknowledged")
         newest = entries[-1].id if entries else self._log.extent().last or state.checkpoint.id
@@ -209,7 +222,7 @@ class ShardWorker:
             upto = found[0].id.moved(-1) if found else state.delivered
             raise LogGap(
                 f"entries {self._shard}/{state.expected} to {self._shard}/{upto} were appended and are missing "
-                "from the log. Restore the server's append-only file"
+                f"from the log. Restore the server's append-only file; if that is gone, {repair(self._shard)}"
             )
         return entries
 
@@ -241,9 +254,12 @@ class ShardWorker:
         self._world.reach("worker.applied")
         self._report_gaps(steps)
         faults = [fault for foreign in commit.dead if (fault := self._bury(foreign)) is not None]
+        self._world.witness.committing(self._shard)
         store.commit(state.epoch, commit)
+        self._world.witness.committed(self._shard, commit)
         self._world.reach("worker.committed")
         state.checkpoint = commit.after
+        state.reach.note(group)
         # Acknowledged with the next read: a crash before repeats the entries, and the checkpoint skips them.
         state.done += [entry.id for entry in group]
         self._adapt(state, [len(entry.batch) if isinstance(entry, Entry) else 1 for entry in group])
@@ -253,13 +269,14 @@ class ShardWorker:
 
     def _bury(self, foreign: Foreign) -> PassingFault | None:
         """A full log must not hold the shard: the store keeps the dead letter in any case."""
-        self._report(f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered")
+        told = f"entry {self._shard}/{foreign.id} is none of ours ({foreign.reason}): dead-lettered"
+        fields = {"entry": str(foreign.id), "reason": foreign.reason}
+        self._report("entry_dead_lettered", told, Level.WARNING, **fields)
         try:
             self._log.bury(foreign)
         except PassingFault as fault:
-            self._report(
-                f"entry {self._shard}/{foreign.id} is kept in the store's dead letters only: {fault}"
-            )
+            told = f"entry {self._shard}/{foreign.id} is kept in the store's dead letters only: {fault}"
+            self._report("dead_letter_kept_in_store", told, Level.WARNING, **fields)
             return fault
         return None
 
@@ -267,8 +284,13 @@ class ShardWorker:
         for step in steps:
             if isinstance(step, Step) and step.batch is None:
                 self._report(
+                    "source_gap",
                     f"entry {self._shard}/{step.entry.id} is left alone: rows of {step.entry.source} before its row "
-                    f"{step.entry.previous + 1} are missing. They come when that source is ingested again"
+                    f"{step.entry.previous + 1} are missing. They come when that source is ingested again",
+                    Level.WARNING,
+                    entry=str(step.entry.id),
+                    source=step.entry.source,
+                    row=step.entry.previous + 1,
                 )
 
     def _positions(self, store: Store, state: _Attached, group: list[Entry | Foreign]) -> dict[str, int]:
@@ -287,14 +309,10 @@ class ShardWorker:
         full = sum(length >= self._limits.full_entry_transactions for length in lengths)
         state.is_queued = has_room and full >= self._limits.full_entries_min
 
-    def _keep_from(self, state: _Attached) -> EntryId:
-        """The entry at the checkpoint always stays: it is what the next attach looks for."""
-        return state.checkpoint.id.moved(-self._limits.retain_entries)
-
     def _acknowledge(self, state: _Attached) -> None:
         done, state.done = state.done, []
         with suppress(PassingFault):  # the next owner acknowledges what is at or below the checkpoint
-            self._log.read(0, 0, done, self._keep_from(state))
+            self._log.read(0, 0, done, state.reach.trim_to(state.checkpoint.id))
 
     def _beat(self, store: Store, state: _Attached) -> None:
         if self._world.clock.monotonic_ms() >= state.beat_due_ms:
@@ -306,6 +324,7 @@ class ShardWorker:
         now_ms = self._world.clock.monotonic_ms()
         if now_ms >= state.tidy_due_ms:
             state.delivered = max(state.delivered, self._log.attach(state.checkpoint.id))
+            state.reach.look()
             state.tidy_due_ms = now_ms + self._limits.lease_ms
 
     def _mark_beaten(self, state: _Attached) -> None:
@@ -319,8 +338,8 @@ class ShardWorker:
         finally:
             store.close()
 
-    def _report(self, line: str) -> None:
-        self._world.report(f"shard {self._shard}: {line}")
+    def _report(self, name: str, line: str, level: Level, **fields: object) -> None:
+        self._world.report(Event(name, f"shard {self._shard}: {line}", level, shard=self._shard, **fields))
 
 
 def _without_hole(entries: list[RawEntry], expected: EntryId) -> list[RawEntry]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from hftpipe.cli.main import COMMANDS, main
+from hftpipe.cli.commands import commands
+from hftpipe.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hftpipe"
@@ -26,12 +27,13 @@ ALLOWED = {
     "store": {"store", "core", "ports", "errors"},
     "embedded": {"embedded", "config", "errors"},
     "ports": {"core", "errors"},
-    "worker": {"core", "ports", "config", "errors", "backoff", "anchoring", "owning"},
-    "owning": {"core", "ports", "config", "errors"},
+    "worker": {"core", "ports", "config", "errors", "event", "backoff", "anchoring", "owning", "retention"},
+    "retention": {"retention", "core", "ports", "errors"},
+    "owning": {"core", "ports", "config", "errors", "event"},
     "anchoring": {"core", "ports", "errors"},
-    "inbox": {"core", "ports", "config", "errors", "backoff", "producer", "source", "validation"},
+    "inbox": {"core", "ports", "config", "errors", "event", "backoff", "producer", "source", "validation"},
     "client": {"client", "core", "validation", "config", "errors", "backoff"},
-    "producer": {"core", "ports", "config", "errors", "backoff", "source"},
+    "producer": {"core", "ports", "config", "errors", "event", "backoff", "source"},
 }
 """Data flows one way: what a room may import of the others."""
 
@@ -45,6 +47,11 @@ BUILDERS = {
     "upkeep",
     "bench",
     "sending",
+    "audit",
+    "export",
+    "telemetry",
+    "mending",
+    "inspection",
 }
 """Rooms above the adapters."""
 
@@ -127,7 +134,7 @@ def test_nothing_dangerous_is_called(path: Path) -> None:
 
 def all_options() -> Iterator[tuple[str, click.Option]]:
     """Every option of every command."""
-    for command in COMMANDS:
+    for command in commands():
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 yield command.name or "", parameter
@@ -136,7 +143,7 @@ def all_options() -> Iterator[tuple[str, click.Option]]:
 def test_every_command_and_option_is_in_the_readme() -> None:
     """A setting that is not written down does not exist for a user."""
     readme = (ROOT / "README.md").read_text()
-    for command in COMMANDS:
+    for command in commands():
         assert f"hftpipe {command.name}" in readme, command.name
     for name, option in all_options():
         assert max(option.opts, key=len) in readme, f"{name} {option.opts}"
@@ -149,7 +156,7 @@ def test_every_option_is_a_variable_too() -> None:
         assert option.envvar in {f"HFTPIPE_{long}", f"HFTPIPE_{name.upper()}_{long}"}, f"{name} {long}"
 
 
-@pytest.mark.parametrize("command", [main, *COMMANDS], ids=lambda command: command.name or "hftpipe")
+@pytest.mark.parametrize("command", [main, *commands()], ids=lambda command: command.name or "hftpipe")
 def test_every_help_has_an_example(command: click.Command) -> None:
     """Nobody should have to guess how a command is used."""
     assert "Examples:" in (command.help or "")

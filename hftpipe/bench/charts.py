@@ -10,26 +10,13 @@ from typing import Final
 
 from hftpipe.bench.figures import Figure
 from hftpipe.bench.report import number
+from hftpipe.svg import LETTER, WIDTH, document
 
-WIDTH: Final = 860
-_LETTER: Final = 7.6
-"""Width of a letter of the text, rounded up: what a reader's font really takes is not known here."""
 _ROW: Final = 24
 _BAR: Final = 14
 _HEADING: Final = 34
 _TOP: Final = 50
 _BOTTOM: Final = 34
-
-_STYLE: Final = """
-text { font: 13px system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif; fill: #1f2328 }
-.title { font-size: 16px; font-weight: 600 } .heading { font-weight: 600 } .faint { fill: #59636e }
-.bar { fill: #afb8c1 } .ours { fill: #0969da } .grid { stroke: #59636e; stroke-opacity: .25 }
-.spread { stroke: #1f2328; stroke-width: 1.5 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc } .faint { fill: #9198a1 } .bar { fill: #656c76 } .ours { fill: #4493f8 }
-  .grid { stroke: #9198a1 } .spread { stroke: #f0f6fc }
-}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +174,10 @@ def svg(chart: Chart) -> str:
     """A chart as a file."""
     bars = [bar for _, group in chart.groups for bar in group]
     height = _TOP + _BOTTOM + sum(_HEADING + _ROW * len(group) for _, group in chart.groups)
-    left = 16 + _LETTER * max(len(bar.label) for bar in bars)
-    right = WIDTH - 24 - _LETTER * max(len(bar.beside) for bar in bars)
+    left = 16 + LETTER * max(len(bar.label) for bar in bars)
+    right = WIDTH - 24 - LETTER * max(len(bar.beside) for bar in bars)
     scale = _scale_of(bars, left, right, is_logarithmic=chart.is_logarithmic)
-    title = escape(chart.title)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" role="img" aria-labelledby="title description">',
-        f'<title id="title">{title}</title>',
-        f'<desc id="description">{escape(_told(chart))}</desc>',
-        f"<style>{_STYLE}</style>",
-        f'<text class="title" x="8" y="26">{title}</text>',
-        *_grid(scale, height),
-    ]
+    parts = _grid(scale, height)
     top = _TOP
     for heading, group in chart.groups:
         parts.append(f'<text class="heading" x="8" y="{top + 22}">{escape(heading)}</text>')
@@ -207,7 +185,7 @@ def svg(chart: Chart) -> str:
         for bar in group:
             parts += _bar(bar, scale, top)
             top += _ROW
-    return "\n".join([*parts, "</svg>", ""])
+    return document(height, chart.title, _told(chart), parts)
 
 
 def _scale_of(bars: Sequence[Bar], left: float, right: float, *, is_logarithmic: bool) -> _Scale:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftpipe.cli.logs import log_format_option
 from hftpipe.cli.options import invalid_options, option, place_options, rounding_option, shards_option
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @rounding_option
 @invalid_options
 @shards_option
+@log_format_option
 @place_options
 def ingest(
     files: tuple[str, ...],

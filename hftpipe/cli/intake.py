@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import click
 
@@ -13,13 +14,22 @@ from hftpipe.cli.output import counted, say
 from hftpipe.cli.progress import STRICT_EXIT, Watch, progress
 from hftpipe.clock import SystemClock
 from hftpipe.config import INVALID_SHOWN_MAX, IngestLimits
+from hftpipe.event import Event
 from hftpipe.faults import planted_here
 from hftpipe.ingest import Summary
 from hftpipe.intake import Intake
 from hftpipe.invalid_report import InvalidFile, InvalidLines
 from hftpipe.job import Intaking, Outcomes, ingest_all
-from hftpipe.producer import Surroundings
-from hftpipe.wiring.pipeline import Pipeline
+from hftpipe.producer import Producer, Surroundings
+
+
+class Appending(Protocol):
+    """Where rows are appended: a pipeline, or what stands in for one."""
+
+    def producer(
+        self, source: str, surroundings: Surroundings, limits: IngestLimits, *, resumable: bool
+    ) -> Producer:
+        """Appends the rows of one source."""
 
 
 class IntakeSession:
@@ -31,7 +41,7 @@ class IntakeSession:
         self._report = InvalidFile(invalid) if invalid is not None else InvalidLines(say, INVALID_SHOWN_MAX)
         self.summary = Summary()
 
-    def ingest(self, pipeline: Pipeline) -> None:
+    def ingest(self, pipeline: Appending) -> None:
         """Appends everything; see `job.ingest_all`."""
         surroundings = Surroundings(SystemClock(self._stop), Random(), self._stop.is_set, say, planted_here())
         limits = IngestLimits()
@@ -56,8 +66,10 @@ class IntakeSession:
         summary = self.summary
         if sys.exception() is not None and not summary.read:
             return
-        say(f"read {summary.read:,}, invalid {counted(summary.invalid)}, durable {summary.appended:,}")
-        say(watch.rate(summary.read))
+        told = f"read {summary.read:,}, invalid {counted(summary.invalid)}, durable {summary.appended:,}"
+        counts = {"read": summary.read, "invalid": summary.invalid.total(), "appended": summary.appended}
+        say(Event("ingest_ended", told, **counts))
+        say(Event("rate", watch.rate(summary.read)))
 
     def tell_outcomes(self, outcomes: Outcomes, watch: Watch) -> None:
         """The summary of the whole job."""

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,7 @@ from typing import Any
 import click
 
 from hftpipe import __version__
-from hftpipe.cli.balances import balances
-from hftpipe.cli.bench import bench
-from hftpipe.cli.generate import generate
-from hftpipe.cli.ingest import ingest
-from hftpipe.cli.redis import redis
-from hftpipe.cli.run import run
-from hftpipe.cli.send import send
-from hftpipe.cli.serve import serve
-from hftpipe.cli.status import status
-from hftpipe.cli.token import token
-from hftpipe.cli.up import up
-from hftpipe.cli.validate import validate
-from hftpipe.cli.worker import worker
+from hftpipe.cli.commands import NAMES, command, commands
 from hftpipe.errors import HftpipeError, UsageError
 
 SETTINGS_FILE = "hftpipe.toml"
@@ -31,11 +18,17 @@ SETTINGS_FILE = "hftpipe.toml"
 class _Commands(click.Group):
     """Ends with a line for people, never with a traceback, when the program itself says what is wrong."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        return command(cmd_name) if cmd_name in NAMES else None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except HftpipeError as error:
-            click.echo(f"hftpipe: {error}", err=True)
+            _say_failure(f"hftpipe: {error}", error)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             # The reader of stdout has gone; nothing more can be said to it, not even at exit.
@@ -43,10 +36,16 @@ class _Commands(click.Group):
             ctx.exit(1)
         except OSError as error:
             # A full disk, a folder without permission, too many open files: named by the system.
-            click.echo(
-                f"hftpipe: {error}. Nothing is half-done: mend it and run the same command again", err=True
-            )
+            told = f"hftpipe: {error}. Nothing is half-done: mend it and run the same command again"
+            _say_failure(told, error)
             ctx.exit(1)
+
+
+def _say_failure(told: str, error: Exception) -> None:
+    from hftpipe.cli.output import say
+    from hftpipe.event import Event, Level
+
+    say(Event("command_failed", told, Level.ERROR, error=type(error).__name__))
 
 
 @click.group(
@@ -69,52 +68,41 @@ def main(ctx: click.Context, config: Path | None) -> None:
       hftpipe run transactions.csv         the whole job once: balances on stdout
       hftpipe ingest transactions.csv      append to the log; returns when all is durable
       hftpipe worker --shard 3             apply the log of one shard
-      hftpipe up                           server and workers, until Ctrl-C
+      hftpipe up --serve                   server, workers, TCP and HTTP, until Ctrl-C
+      hftpipe top                          how it runs, live
+      hftpipe show account 42              what happened to it, and why
+      hftpipe replay --step                walk through what was decided
+      hftpipe verify                       prove every table
     """
     os.umask(0o077)
+    # numpy would start a thread a core for linear algebra, of which there is none: a third of its time to start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     path = config if config is not None else Path(SETTINGS_FILE)
     if config is not None or path.is_file():
         ctx.default_map = _settings(path)
 
 
-COMMANDS = (
-    run,
-    ingest,
-    serve,
-    send,
-    validate,
-    worker,
-    up,
-    balances,
-    status,
-    token,
-    generate,
-    bench,
-    redis,
-)
-for command in COMMANDS:
-    main.add_command(command)
-
-
 def _settings(path: Path) -> dict[str, dict[str, Any]]:
     """Keys at the top stand for the variables HFTPIPE_…, of every command; a table `[run]` for one's options."""
+    import tomllib  # most often there is no such file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read as settings: {error}") from error
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     common = {name: value for name, value in content.items() if name not in tables}
-    commands = {command.name or "": command for command in COMMANDS}
-    if unknown := sorted(tables.keys() - commands.keys()):
+    known = {each.name or "": each for each in commands()}
+    if unknown := sorted(tables.keys() - known.keys()):
         raise UsageError(f"{path} has a table [{unknown[0]}]; there is no such command")
-    if unknown := sorted(common.keys() - set().union(*map(_variables, COMMANDS))):
+    if unknown := sorted(common.keys() - set().union(*map(_variables, known.values()))):
         raise UsageError(f"{path} sets {unknown[0]}; no command has such an option")
     for name, keys in tables.items():
-        if unknown := sorted(keys.keys() - _options(commands[name])):
+        if unknown := sorted(keys.keys() - _options(known[name])):
             raise UsageError(f"{path} sets {unknown[0]} in [{name}]; there is no such option")
     return {
         name: _named(common, _variables(command)) | _named(tables.get(name, {}), _options(command))
-        for name, command in commands.items()
+        for name, command in known.items()
     }
 
 

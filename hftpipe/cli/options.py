@@ -5,9 +5,14 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from hftpipe.moments import Moment
+    from hftpipe.retention.setting import Retention
+    from hftpipe.wiring.pipeline import Place
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -45,6 +50,69 @@ class ShardList(click.ParamType[list[int], str]):
         return shards
 
 
+class MomentType(click.ParamType["Moment", str]):
+    """`3/1-1042`, `1-1042`, an ISO 8601 time, or Unix seconds or milliseconds: see `hftpipe.moments`."""
+
+    name = "moment"
+
+    def __init__(self, *, is_address: bool = False) -> None:
+        """is_address: no time will do."""
+        self._is_address = is_address
+
+    def convert(
+        self, value: "str | Moment", param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Moment":
+        from hftpipe.moments import parse_address, parse_moment
+
+        try:
+            return (parse_address if self._is_address else parse_moment)(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class RetentionType(click.ParamType["Retention", str]):
+    """`1000`, `24h`, `500MB`, several with commas, or `all`: see `hftpipe.retention.setting`."""
+
+    name = "retention"
+
+    def convert(
+        self, value: "str | int | Retention", param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Retention":
+        from hftpipe.retention.setting import parse_retention
+
+        try:
+            return parse_retention(str(value))  # a number comes from hftpipe.toml
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def chosen_shards_options(command: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """--shard and --shards of a command of that name, handed on as `chosen`: ascending, empty for all."""
+
+    def decorate(function: Callable[..., object]) -> Callable[..., object]:
+        @option(
+            "--shard",
+            "single",
+            type=click.IntRange(0, SHARDS_MAX - 1),
+            multiple=True,
+            help="A shard; may be repeated.",
+        )
+        @option(
+            "--shards",
+            "several",
+            type=ShardList(),
+            envvar=f"HFTPIPE_{command.upper()}_SHARDS",  # HFTPIPE_SHARDS is the number of shards of a pipeline
+            help="Shards as 0-3 or 0,2.",
+        )
+        @wraps(function)
+        def with_chosen(*, single: tuple[int, ...], several: list[int] | None, **rest: object) -> object:
+            return function(chosen=sorted({*single, *(several or ())}), **rest)
+
+        return with_chosen
+
+    return decorate
+
+
 def home_option(function: Command) -> Command:
     """--home alone, for commands that need no server of others."""
     return option(
@@ -57,6 +125,20 @@ def home_option(function: Command) -> Command:
 def place_options(function: Callable[..., object]) -> Callable[..., object]:
     """--home, --redis-url, --prefix, --trust-server, handed on as one `place`."""
 
+    @lazy_place_options
+    @wraps(function)
+    def with_place(*, home: Path, open_place: "Callable[[], Place]", **rest: object) -> object:  # noqa: ARG001
+        return function(place=open_place(), **rest)
+
+    return with_place
+
+
+def lazy_place_options(function: Callable[..., object]) -> Callable[..., object]:
+    """The same, handed on as `home` and as `open_place`: for commands that seldom need more than the home.
+
+    What a place is made of takes longer to import than such a command takes.
+    """
+
     @home_option
     @option(
         "--redis-url", default="", help="Use this server (redis://, rediss://, unix://), not a private one."
@@ -64,18 +146,21 @@ def place_options(function: Callable[..., object]) -> Callable[..., object]:
     @option("--prefix", default="hft", show_default=True, help="First part of every key of the pipeline.")
     @option("--trust-server", is_flag=True, help="Do not check the server's settings for durability.")
     @wraps(function)
-    def with_place(
+    def with_home(
         *, home: Path | None, redis_url: str, prefix: str, trust_server: bool, **rest: object
     ) -> object:
-        from hftpipe.wiring.pipeline import Place
-
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", prefix):
             raise click.BadParameter("letters, digits, _ . - only, 64 at most", param_hint="--prefix")
         folder = home.absolute() if home is not None else default_home()
-        place = Place(folder, redis_url, prefix, trust_server=trust_server, is_default=home is None)
-        return function(place=place, **rest)
 
-    return with_place
+        def open_place() -> "Place":
+            from hftpipe.wiring.pipeline import Place
+
+            return Place(folder, redis_url, prefix, trust_server=trust_server, is_default=home is None)
+
+        return function(home=folder, open_place=open_place, **rest)
+
+    return with_home
 
 
 def default_home() -> Path:
@@ -94,7 +179,7 @@ def shards_option(function: Command) -> Command:
     )(function)
 
 
-def _cores() -> int:
+def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -104,7 +189,7 @@ def workers_option(function: Command) -> Command:
     return option(
         "--workers",
         type=click.IntRange(1, 1024),
-        default=min(_cores(), 1024),
+        default=min(cores(), 1024),
         show_default="one a core",
         help="Worker processes; the shards are dealt out to them.",
     )(function)
@@ -148,7 +233,7 @@ def invalid_options(function: Command) -> Command:
 
 
 def worker_limit_options(function: Callable[..., object]) -> Callable[..., object]:
-    """--lease-ms and --retain-entries, handed on as `limits`."""
+    """--lease-ms and --retain, handed on as `limits`."""
     from hftpipe.config import WorkerLimits
 
     defaults = WorkerLimits()
@@ -161,19 +246,19 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
         help="A worker that has stood still so long may be replaced; a large commit takes up to a second.",
     )
     @option(
-        "--retain-entries",
-        type=click.IntRange(min=0),
-        default=defaults.retain_entries,
+        "--retain",
+        type=RetentionType(),
+        default=str(defaults.retain),
         show_default=True,
-        help="Applied entries of each shard that stay in the log.",
+        help="What stays of the applied entries in each shard's log: 1000, 24h, 500MB, several with commas, or all.",
     )
     @wraps(function)
-    def with_limits(*, lease_ms: int, retain_entries: int, **rest: object) -> object:
+    def with_limits(*, lease_ms: int, retain: "Retention", **rest: object) -> object:
         beat_ms = min(defaults.beat_ms, lease_ms // 4)
         wait_ms = min(defaults.read_wait_ms, beat_ms)
         limits = WorkerLimits(
             lease_ms=lease_ms,
-            retain_entries=retain_entries,
+            retain=retain,
             beat_ms=beat_ms,
             read_wait_ms=wait_ms,
             gather_ms=min(defaults.gather_ms, beat_ms),

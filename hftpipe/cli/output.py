@@ -3,8 +3,8 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 
 import click
@@ -19,10 +19,26 @@ Row = Sequence[object]
 BALANCE_COLUMNS = ("client", "available", "held", "total", "locked")
 
 
+Rendering = Callable[[str], str]
+"""Makes a line of what is said."""
+
+_renderings: list[Rendering] = []
+
+
 def say(line: str) -> None:
-    """One line for people; when nobody listens any more, the work goes on."""
+    """One line for people, or a record for programs (`spoken_as`); when nobody listens any more, the work goes on."""
     with suppress(BrokenPipeError):
-        click.echo(line, err=True)
+        click.echo(_renderings[-1](line) if _renderings else line, err=True)
+
+
+@contextmanager
+def spoken_as(rendering: Rendering) -> Iterator[None]:
+    """What is said during the body is written so, by any thread."""
+    _renderings.append(rendering)
+    try:
+        yield
+    finally:
+        _renderings.remove(rendering)
 
 
 def write_balances(balances: Iterable[Balance], format_: str) -> None:
@@ -38,6 +54,12 @@ def _balance_row(balance: Balance) -> Row:
 def write(columns: Sequence[str], rows: Iterable[Row], format_: str) -> None:
     """Writes rows to stdout, CSV and JSON as they come."""
     {"csv": _write_csv, "json": _write_json, "table": _write_table}[format_](columns, rows)
+    sys.stdout.flush()
+
+
+def write_document(document: object) -> None:
+    """Writes one JSON object to stdout: dataclasses as objects."""
+    sys.stdout.write(f"{orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()}\n")
     sys.stdout.flush()
 
 

@@ -20,6 +20,12 @@ def redis(home: Path | None, port: int) -> None:
       hftpipe redis --home ./books
       hftpipe redis --home ./books --port 6379
     """
+    from hftpipe.cli.output import say
     from hftpipe.embedded import run_in_foreground
+    from hftpipe.event import Event
 
-    run_in_foreground(home.absolute() if home is not None else default_home(), port=port)
+    run_in_foreground(
+        home.absolute() if home is not None else default_home(),
+        port=port,
+        announce=lambda told: say(Event("server_listening", told)),
+    )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftpipe.cli.logs import log_format_option
 from hftpipe.cli.options import place_options, rounding_option, serve_options, shards_option
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 @serve_options
 @rounding_option
 @shards_option
+@log_format_option
 @place_options
 def serve(listening: "Listening", rounding: str, shards: int | None, place: "Place") -> None:
     """Take transactions over TCP and HTTP, append them, and acknowledge each when it is on disk.
 
-    Workers apply them: `hftpipe up --serve` runs both. On SIGINT or SIGTERM it takes nothing new, answers what it has
-    taken, and ends.
+    Workers apply them: `hftpipe up --serve` runs both. Under the HTTP address a browser finds a page that shows how
+    the pipeline stands, and where tokens with the scope admin decide on dead letters. On SIGINT or SIGTERM it takes
+    nothing new, answers what it has taken, and ends.
 
     \b
     Examples:
@@ -29,19 +32,26 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     """
     import asyncio
     import threading
+    from contextlib import closing
+    from functools import partial
 
     from hftpipe.cli.output import say
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.clock import SystemClock
     from hftpipe.config import ServeLimits
+    from hftpipe.event import Event
     from hftpipe.faults import planted_here
     from hftpipe.reception.access.tokens import Gate
     from hftpipe.reception.loop import event_loop
     from hftpipe.reception.service import Surroundings
     from hftpipe.reception.service import serve as serving
+    from hftpipe.telemetry.exported import ShardCollector
     from hftpipe.validation import Rounding
+    from hftpipe.wiring.console import PipelineConsole
+    from hftpipe.wiring.mending import mending
     from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
     from hftpipe.wiring.reception import DeskWiring
+    from hftpipe.wiring.telemetry import lookout_of
 
     stop, halt, limits = stop_on_signals(), threading.Event(), ServeLimits()
     listening.require_consistent()
@@ -50,9 +60,20 @@ def serve(listening: "Listening", rounding: str, shards: int | None, place: "Pla
     wait_for_server(place, stop, say)
     if stop.is_set():
         return
-    with open_pipeline(place, shards) as pipeline:
-        desk = DeskWiring(pipeline, halt=halt, report=say, reach=planted_here(), limits=limits)
+    with open_pipeline(place, shards) as pipeline, closing(lookout_of(place)) as lookout:
+        desk = DeskWiring(
+            pipeline,
+            halt=halt,
+            report=say,
+            reach=planted_here(),
+            limits=limits,
+            collectors=[ShardCollector(lookout.overview)],
+        )
         around = Surroundings(stop, halt, say)
+        mend = partial(mending, place, rounding=Rounding(rounding), reach=planted_here())
+        console = PipelineConsole(place.home, lookout.overview, lambda who: mend(who=who))
         with asyncio.Runner(loop_factory=event_loop) as runner:
-            runner.run(serving(desk, listening, gate, around, limits=limits, rounding=Rounding(rounding)))
-    say("stopped: all that was acknowledged is durable")
+            runner.run(
+                serving(desk, listening, gate, console, around, limits=limits, rounding=Rounding(rounding))
+            )
+    say(Event("service_ended", "stopped: all that was acknowledged is durable"))

@@ -1,5 +1,6 @@
 """`hftpipe status`."""
 
+import time
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ def status(inbox: bool, format_: str, place: "Place") -> None:
     """Owner, epoch, backlog and state of each shard; works while nothing runs.
 
     appended, applied, backlog, pending, gaps and dead count entries of the log; transactions, refused and skipped
-    count transactions. With --inbox: waiting and pending count entries of the inbox that are not validated yet and that
-    a validator has in hand, invalid those that were ever reported.
+    count transactions. What can be replayed from the log reaches back to entry `reach`, appended `reach_s` seconds ago;
+    from the journal, which is never trimmed, to entry `journal`. With --inbox: waiting and pending count entries of the
+    inbox that are not validated yet and that a validator has in hand, invalid those that were ever reported.
 
     \b
     Examples:
@@ -44,7 +46,7 @@ def status(inbox: bool, format_: str, place: "Place") -> None:
     failed = given_up(place.home)
     for name, why in failed.services.items():
         say(f"{name}: failed: {why}. See what `hftpipe up` said, and start it again when that is mended")
-    rows = statuses(place.home, shards, logs, failed.shards)
+    rows = statuses(place.home, shards, logs, failed.shards, now_ms=time.time_ns() // 1_000_000)
     write([field.name for field in fields(ShardStatus)], map(astuple, rows), format_)
     if found is not None:
         say(f"Inbox: {found.waiting:,} waiting, {found.invalid:,} were invalid (see status --inbox)")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from hftpipe.cli.logs import LOG_FORMAT_VARIABLE, log_format, log_format_option
+from hftpipe.cli.metrics import metrics_option
 from hftpipe.cli.options import (
     option,
     place_options,
@@ -18,6 +20,7 @@ from hftpipe.cli.options import (
 if TYPE_CHECKING:
     from hftpipe.config import WorkerLimits
     from hftpipe.reception.listening import Listening
+    from hftpipe.telemetry.door import Door
     from hftpipe.wiring.pipeline import Place
 
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 @option("--serve", is_flag=True, help="Take transactions over TCP and HTTP as well, as `hftpipe serve` does.")
 @serve_options
 @rounding_option
+@metrics_option
+@log_format_option
 @place_options
 def up(
     workers: int,
@@ -36,6 +41,7 @@ def up(
     serve: bool,
     listening: "Listening",
     rounding: str,
+    door: "Door | None",
     place: "Place",
 ) -> None:
     """Keep the server and the workers of all shards running until SIGINT or SIGTERM; with --serve, the service too.
@@ -51,6 +57,7 @@ def up(
     from hftpipe.cli.output import say
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.config import SupervisorLimits
+    from hftpipe.event import Event
     from hftpipe.job import running
     from hftpipe.upkeep import Upkeep
     from hftpipe.wiring.pipeline import open_pipeline, supervisor
@@ -63,14 +70,23 @@ def up(
         _refuse_unused()
     stop = stop_on_signals()
     with Upkeep(place.home) as upkeep, open_pipeline(place, shards) as pipeline:
-        crew = supervisor(pipeline, workers, report=say, limits=limits, service=service)
+        crew = supervisor(
+            pipeline,
+            workers,
+            report=say,
+            limits=limits,
+            service=service,
+            settings={LOG_FORMAT_VARIABLE: log_format()},
+            door=door,
+        )
         with running(crew, SupervisorLimits(), stop):
-            say(
-                f"up: {pipeline.topology.shards} shards, {len(crew.slots) - serve} workers{', serve' * serve}, "
-                f"home {place.home}. Ctrl-C ends"
+            count, processes = pipeline.topology.shards, len(crew.slots) - serve
+            told = (
+                f"up: {count} shards, {processes} workers{', serve' * serve}, home {place.home}. Ctrl-C ends"
             )
+            say(Event("up_started", told, shards=count, workers=processes, serve=serve))
             upkeep.tend(pipeline.log, crew, stop, say)
-    say("all workers have ended; nothing is lost, `hftpipe up` goes on from here")
+    say(Event("up_ended", "all workers have ended; nothing is lost, `hftpipe up` goes on from here"))
 
 
 def _check(listening: "Listening") -> None:

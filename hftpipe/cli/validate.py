@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftpipe.cli.logs import log_format_option
+from hftpipe.cli.metrics import metrics_option
 from hftpipe.cli.options import option, place_options, rounding_option, shards_option
 from hftpipe.config import ValidateLimits
 
 if TYPE_CHECKING:
+    from hftpipe.telemetry.door import Door
     from hftpipe.wiring.pipeline import Place
 
 
@@ -22,8 +25,17 @@ if TYPE_CHECKING:
 )
 @rounding_option
 @shards_option
+@metrics_option
+@log_format_option
 @place_options
-def validate(until_idle: bool, lease_ms: int, rounding: str, shards: int | None, place: "Place") -> None:
+def validate(
+    until_idle: bool,
+    lease_ms: int,
+    rounding: str,
+    shards: int | None,
+    door: "Door | None",
+    place: "Place",
+) -> None:
     """Take transactions from the inbox, a stream that any Redis client adds to, and route them into the shards.
 
     What is invalid goes to the stream `hft:invalid` with its reason. One validator works; others stand by. A killed
@@ -36,10 +48,12 @@ def validate(until_idle: bool, lease_ms: int, rounding: str, shards: int | None,
     """
     from hftpipe.cli.output import counted, say
     from hftpipe.cli.signals import stop_on_signals
+    from hftpipe.event import Event
     from hftpipe.faults import planted_here
     from hftpipe.validation import Rounding
     from hftpipe.wiring.inbox import validation_service
     from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
+    from hftpipe.wiring.telemetry import measured_validation
 
     stop = stop_on_signals()
     wait_for_server(place, stop, say)
@@ -57,11 +71,14 @@ def validate(until_idle: bool, lease_ms: int, rounding: str, shards: int | None,
             limits=limits,
             until_idle=until_idle,
         ) as service,
+        measured_validation(place, lambda: service.tally, door, say),
     ):
         try:
             service.run()
         finally:
             tally = service.tally
-            say(
-                f"Inbox: {tally.taken:,} entries taken, {tally.appended:,} durable, {counted(tally.invalid)} invalid"
+            told = (
+                f"{tally.taken:,} entries taken, {tally.appended:,} durable, {counted(tally.invalid)} invalid"
             )
+            counts = {"taken": tally.taken, "appended": tally.appended, "invalid": tally.invalid.total()}
+            say(Event("validation_ended", f"Inbox: {told}", **counts))

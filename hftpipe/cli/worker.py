@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftpipe.cli.logs import log_format_option
+from hftpipe.cli.metrics import metrics_option
 from hftpipe.cli.options import ShardList, option, place_options, worker_limit_options
 
 if TYPE_CHECKING:
     from hftpipe.config import WorkerLimits
+    from hftpipe.telemetry.door import Door
     from hftpipe.wiring.pipeline import Place
 
 
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
 )
 @option("--until-idle", is_flag=True, help="End when everything that was appended has been applied.")
 @worker_limit_options
+@metrics_option
+@log_format_option
 @place_options
 def worker(
     single: tuple[int, ...],
     several: list[int] | None,
     until_idle: bool,
     limits: "WorkerLimits",
+    door: "Door | None",
     place: "Place",
 ) -> None:
     """Own shards and apply their log to the stores: every transaction exactly once, in order.
@@ -45,6 +51,7 @@ def worker(
     from hftpipe.errors import UsageError
     from hftpipe.faults import planted_here
     from hftpipe.wiring.pipeline import open_pipeline, wait_for_server
+    from hftpipe.wiring.telemetry import measured_workers
 
     stop = stop_on_signals()
     wait_for_server(place, stop, say)
@@ -56,8 +63,15 @@ def worker(
             raise UsageError(
                 f"there is no shard {shards[-1]}: the pipeline has 0 to {pipeline.topology.shards - 1}"
             )
-        crew = pipeline.crew(
-            shards, stop=stop, report=say, reach=planted_here(), limits=limits, until_idle=until_idle
-        )
-        code = crew.run()
+        with measured_workers(place, shards, door, say) as witness:
+            crew = pipeline.crew(
+                shards,
+                stop=stop,
+                report=say,
+                reach=planted_here(),
+                limits=limits,
+                until_idle=until_idle,
+                witness=witness,
+            )
+            code = crew.run()
     raise click.exceptions.Exit(code)

@@ -34,12 +34,12 @@ SAFE_SUM: Final = 2**61
 """Sums below it cannot leave 64 bits, whatever their order."""
 
 _REASONS: Final = tuple(Refusal)
-_CODES: Final = {reason: code for code, reason in enumerate(_REASONS, 1)}
+_CODES: Final[dict[str, int]] = {reason: code for code, reason in enumerate(_REASONS, 1)}
 """Why a row was refused, as a small number; 0 for a row that was not."""
 
 
 class ColumnarLedger(Ledger):
-    """Decides as `Ledger` does, outcome by outcome, sooner. Its accounts live in columns between commits."""
+    """Decides as `Ledger` does by the standard rules, outcome by outcome, sooner. Its accounts live in columns."""
 
     def __init__(self, highest_tx: int = -1, accounts_max: int = 1_000_000, seed: int = 0) -> None:
         """accounts_max: with more of them, all are forgotten between two commits, and asked for again.
@@ -122,23 +122,29 @@ class ColumnarLedger(Ledger):
         is_special = (np.abs(table.available[slots]) >= SAFE_SUM) | (table.held[slots] >= SAFE_SUM)
         if rows.moving.all():
             return is_special
-        if self._are_entangled(rows, made):
+        entangled, moved = self._entangled(rows, made)
+        if moved >= SAFE_SUM:
             return is_special | groups.any(~rows.moving | _among(rows.txs, self._watched))
-        return is_special | groups.any(rows.letters == ord("C"))
+        is_special |= groups.any(rows.letters == ord("C"))
+        return is_special | _among(table.ids[slots], entangled) if entangled else is_special
 
-    def _are_entangled(self, rows: "_Rows", made: "Mapping[int, _Made]") -> bool:
-        """Whether an account disputes what another one does in the same commit; or the disputed sums are not safe."""
+    def _entangled(self, rows: "_Rows", made: "Mapping[int, _Made]") -> tuple[set[int], int]:
+        """The accounts of which one disputes what the other does in the same commit; and the sum of what is disputed.
+
+        Whether a deposit was refused is to be known before such a dispute is decided.
+        """
         disputes = np.flatnonzero(~rows.moving)
+        entangled: set[int] = set()
         moved = 0
         for account, tx in zip(rows.accounts[disputes].tolist(), rows.txs[disputes].tolist(), strict=True):
             row, deposit = made.get(tx), self._deposits.get(tx)
             if row is not None:
                 if row.account != account:
-                    return True
+                    entangled |= {row.account, account}
                 moved += row.amount
             elif isinstance(deposit, Deposit):
                 moved += deposit.amount
-        return moved >= SAFE_SUM
+        return entangled, moved
 
     def _made(self, rows: "_Rows", is_new: Flags) -> "dict[int, _Made]":
         """The rows of this commit that take an id which a dispute of this commit names."""
@@ -291,7 +297,14 @@ def _ids(batch: Batch) -> Column:
 
 
 def _among(values: Column, wanted: set[int]) -> Flags:
-    return np.isin(values, np.fromiter(wanted, np.int64, len(wanted)))
+    """Which values are wanted; of many, most are not. `numpy.isin` would sort the values where they lie far apart."""
+    if not wanted:
+        return np.zeros(len(values), dtype=bool)
+    ordered = np.sort(np.fromiter(wanted, np.int64, len(wanted)))
+    places = np.searchsorted(ordered, values)
+    places[places == len(ordered)] = 0
+    found: Flags = ordered[places] == values
+    return found
 
 
 def _cover(
@@ -348,7 +361,7 @@ def _outcomes(rows: _Rows, lengths: Sequence[int], is_new: Flags, codes: Codes) 
     return outcomes
 
 
-def _by_reason(codes: Codes) -> dict[Refusal, Column]:
+def _by_reason(codes: Codes) -> dict[str, Column]:
     refused = np.flatnonzero(codes)
     if not len(refused):
         return {}

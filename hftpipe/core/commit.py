@@ -40,14 +40,32 @@ class Checkpoint:
     totals: Totals
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person has decided about a shard; it follows from nothing else, and is never removed.
+
+    time_ms: Unix time. action: `dropped` and `retried` of a dead letter, `accepted_loss`, `rebuilt`.
+    entry: the address that it is about; empty for none. record: number of that journal record; 0 for none.
+    who: user and host. note: what came of it, in words.
+    """
+
+    time_ms: int
+    action: str
+    entry: str
+    record: int
+    who: str
+    note: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """All that some entries changed.
 
-    taken: transaction ids taken, record by record.
+    taken: transaction ids taken and accounts named, record by record; without those that decided nothing.
     mentions: ids named without being taken; see `mentions.index_mentions`.
     balances: every account that was named, ascending; see `ledger.Changes`.
     positions: last position applied, of each source that moved.
+    decisions: of the operator who made it.
     """
 
     before: Checkpoint
@@ -59,3 +77,4 @@ class Commit:
     disputes: Mapping[int, Deposit]
     positions: Mapping[str, int]
     dead: Sequence[Foreign]
+    decisions: Sequence[Decision] = ()

@@ -97,6 +97,19 @@ class Foreign:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lost(Foreign):
+    """Entries that an operator has given up, in the place where they stood: `first` to `id`, both included.
+
+    first: None when nobody knows what there was; the shard then goes on behind `id`.
+    positions: of sources that cannot be read again: what they have sent behind the loss follows on from there.
+    fields, digest: of an entry that is there, but damaged: the only one that is given up. Else empty.
+    """
+
+    first: EntryId | None
+    positions: Mapping[str, int]
+
+
 def encode(source: str, previous: int, batch: Batch, time_ms: int) -> dict[bytes, bytes]:
     """The fields of an entry, in the order in which they are written."""
     increments = batch.rows.copy()
@@ -141,13 +154,20 @@ def decode(raw: RawEntry, shard: int, shards: int) -> Entry | Foreign:
         return Foreign(raw.id, str(reason), raw.fields, digest)
 
 
+def appended_ms(raw: RawEntry) -> int | None:
+    """When an entry says that it was appended, Unix ms; None when it does not. Nothing else of it is looked at."""
+    text = raw.fields.get(b"t", b"")
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
 def _decode(raw: RawEntry, digest: str, shard: int, shards: int) -> Entry:
     fields = raw.fields
     _check_fields(fields)
     if fields[b"d"].decode() != digest:
         raise EntryDamaged(
             f"entry {shard}/{raw.id} does not match its digest ({fields[b'd'].decode()} written, {digest} found): "
-            "it was changed after it was appended. Restore the log from a copy"
+            f"it was changed after it was appended. Restore the log from a copy; if there is none, `hftpipe repair "
+            f"--shard {shard}` shows what would be given up"
         )
     previous, count = _number(fields, b"prev"), _number(fields, b"n")
     if count > ENTRY_TRANSACTIONS_MAX or len(fields[b"src"]) > SOURCE_BYTES_MAX:

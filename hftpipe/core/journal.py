@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
-from hftpipe.core.entry import Entry, EntryId, Foreign
-from hftpipe.core.ledger import Deposit, Refusal, Undisputable
+from hftpipe.core.entry import Entry, EntryId, Foreign, Lost
+from hftpipe.core.ledger import Deposit, Undisputable
 from hftpipe.core.transaction import MOVING, Column, Kind
 
 GENESIS: Final = "0" * 32
@@ -17,7 +17,11 @@ GENESIS: Final = "0" * 32
 Outcomes = Mapping[str, object]
 """What became of an entry: `{}` when all its rows were applied, else some of
 `skipped` (that many leading rows were applied before), `refused` (reason → indexes of rows),
-`gap` (rows before it are missing, none was applied), `dead` (why it is no entry of ours)."""
+`gap` (rows before it are missing, none was applied), `dead` (why it is no entry of ours),
+`lost` (first and last of the entries that were given up; empty when nobody knows which) and with it `sources`
+(positions of sources that go on without the rows before)."""
+
+_LOST: Final = '{"lost":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,14 @@ class Record:
 
 
 def record_entry(
-    number: int, entry: Entry, skipped: int, refused: Mapping[Refusal, Column], before: str
+    number: int, entry: Entry, skipped: int, refused: Mapping[str, Column], before: str
 ) -> Record:
     """The record of an entry whose rows from `skipped` on were decided; indexes of `refused` count from there."""
     outcomes: dict[str, object] = {}
     if skipped:
         outcomes["skipped"] = skipped
     if refused:
-        outcomes["refused"] = {reason.value: indexes + skipped for reason, indexes in refused.items()}
+        outcomes["refused"] = {str(reason): indexes + skipped for reason, indexes in refused.items()}
     return _record_ours(number, entry, outcomes, before)
 
 
@@ -57,6 +61,52 @@ def record_gap(number: int, entry: Entry, before: str) -> Record:
 def record_dead(number: int, foreign: Foreign, before: str) -> Record:
     """The record of an entry that no producer of ours can have made; its fields go to the dead letters."""
     return _seal(number, foreign.id, ("", 0, 0, 0, 0, ""), {"dead": foreign.reason}, foreign.digest, before)
+
+
+def record_lost(number: int, lost: Lost, before: str) -> Record:
+    """The record of a loss that an operator has accepted; what is left of a damaged entry goes to the dead letters."""
+    outcomes: dict[str, object] = {"lost": [] if lost.first is None else [str(lost.first), str(lost.id)]}
+    if lost.positions:
+        outcomes["sources"] = {source: lost.positions[source] for source in sorted(lost.positions)}
+    if lost.digest:
+        outcomes["dead"] = lost.reason
+    return _seal(number, lost.id, ("", 0, 0, 0, 0, ""), outcomes, lost.digest, before)
+
+
+def is_loss(record: Record) -> bool:
+    """Whether it is the record of a loss."""
+    return record.outcomes.startswith(_LOST)
+
+
+def lost_in(record: Record, fields: Mapping[bytes, bytes]) -> Lost:
+    """The loss that a record is of. fields: of its dead letter. Raises ValueError when it says anything else."""
+    told = orjson.loads(record.outcomes)
+    span, positions = told["lost"], told.get("sources", {})
+    first = EntryId.parse(span[0]) if span else None
+    if span and (len(span) != 2 or span[1] != str(record.id) or first is None or first > record.id):
+        raise ValueError(f"it lost {span}, and is the record of {record.id}")
+    if not all(type(position) is int and position > 0 for position in positions.values()):
+        raise ValueError("it holds a position that is none")
+    reason = told.get("dead", f"given up: {loss_told(first, record.id)}")
+    return Lost(record.id, reason, fields, record.digest, first, positions)
+
+
+def follows(record: Record, before: EntryId) -> bool:
+    """Whether what a record is of comes right behind the entry of the record before; if not, the log lost its tail.
+
+    Where nobody knows what was lost, the shard goes on at or before that entry.
+    """
+    if not is_loss(record):
+        return record.id == before.moved(1)
+    span = orjson.loads(record.outcomes)["lost"]
+    return EntryId.parse(span[0]) == before.moved(1) if span else record.id <= before
+
+
+def loss_told(first: EntryId | None, last: EntryId) -> str:
+    """Which entries were given up, in words."""
+    if first is None:
+        return f"whatever was behind {last}"
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _record_ours(number: int, entry: Entry, outcomes: Outcomes, before: str) -> Record:
@@ -80,6 +130,11 @@ def link(before: str, number: int, entry_id: EntryId, digest: str, outcomes: str
     """The hash of a record: the entry's digest stands for its content."""
     sealed = f"{before} {number} {entry_id} {digest} {outcomes}"
     return blake2b(sealed.encode(), digest_size=16).hexdigest()
+
+
+def skipped_in(outcomes: str) -> int:
+    """How many leading rows of a record's entry had been decided before. outcomes: of the record."""
+    return int(orjson.loads(outcomes).get("skipped", 0)) if "skipped" in outcomes else 0
 
 
 def deposits_in(payload: str, outcomes: str, wanted: Iterable[int]) -> dict[int, Deposit | Undisputable]:

@@ -8,59 +8,32 @@ one commit; when that commit fails, the ledger must be thrown away.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
+from typing import Final
 
 import numpy as np
 
-from hftpipe.core.transaction import INT64_MAX, INT64_MIN, Batch, Column, Kind
+from hftpipe.core.rules import Account, Deposit, DisputeState, Refusal, Rules, Verdict
+from hftpipe.core.transaction import Batch, Column, Kind
 
-
-class Refusal(StrEnum):
-    """Why a well-formed transaction had no effect; the first that fits, in the order of the rules."""
-
-    ACCOUNT_LOCKED = "account_locked"
-    DUPLICATE_TX = "duplicate_tx"
-    INSUFFICIENT_FUNDS = "insufficient_funds"
-    UNKNOWN_TX = "unknown_tx"
-    NOT_DISPUTABLE = "not_disputable"
-    WRONG_ACCOUNT = "wrong_account"
-    ALREADY_DISPUTED = "already_disputed"
-    NOT_DISPUTED = "not_disputed"
-    CHARGED_BACK = "charged_back"
-    OVERFLOW = "overflow"
-
-
-class DisputeState(StrEnum):
-    """Where a deposit stands between being made and being final."""
-
-    UNDISPUTED = "undisputed"
-    DISPUTED = "disputed"
-    RESOLVED = "resolved"
-    CHARGED_BACK = "charged_back"
+__all__ = [
+    "Account",
+    "Changes",
+    "Deposit",
+    "DisputeState",
+    "Facts",
+    "Ledger",
+    "Needs",
+    "Outcome",
+    "Refusal",
+    "Undisputable",
+]
 
 
 class Undisputable(Enum):
     """A transaction id that is taken, but not by a deposit that took effect."""
 
     TAKEN = "taken"
-
-
-@dataclass(slots=True)
-class Account:
-    """A balance in ten-thousandths; total = available + held."""
-
-    available: int = 0
-    held: int = 0
-    locked: bool = False
-
-
-@dataclass(slots=True)
-class Deposit:
-    """A deposit that took effect, as far as a dispute of it needs to know."""
-
-    account: int
-    amount: int
-    state: DisputeState = DisputeState.UNDISPUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +67,12 @@ class Facts:
 class Outcome:
     """What became of one batch.
 
-    refused: indexes of the refused rows by reason, ascending; the reasons in the order of `Refusal`.
+    refused: indexes of the refused rows by reason, ascending; the reasons in the order of `Refusal`, then those of
+    changed rules' own by name.
     taken: indexes of the rows that took their id, ascending.
     """
 
-    refused: Mapping[Refusal, Column]
+    refused: Mapping[str, Column]
     taken: Column
 
 
@@ -118,9 +92,12 @@ class Ledger:
     """The accounts of one shard.
 
     highest_tx: every id that the store holds is at most this; ids above it cannot be duplicates.
+    rules: what becomes of a transaction.
     """
 
-    def __init__(self, highest_tx: int = -1) -> None:
+    def __init__(self, highest_tx: int = -1, rules: Rules | None = None) -> None:
+        self._rules = rules = rules if rules is not None else Rules()
+        self._disputing = {"P": rules.dispute, "R": rules.resolve, "C": rules.charge_back}
         self._accounts: dict[int, Account] = {}
         self._highest_tx = highest_tx
         self._taken: set[int] = set()
@@ -187,16 +164,14 @@ class Ledger:
                 taken.append(index)
         return taken, is_new
 
-    def _decide(
-        self, rows: Iterable[tuple[int, str, int, int | None, int, bool]]
-    ) -> list[tuple[int, Refusal]]:
+    def _decide(self, rows: Iterable[tuple[int, str, int, int | None, int, bool]]) -> list[tuple[int, str]]:
         """The refused among some rows: index, kind, account, id, amount, whether the id is new."""
         accounts, watched = self._accounts, self._watched
-        refused: list[tuple[int, Refusal]] = []
+        refused: list[tuple[int, str]] = []
         for index, kind, account_id, tx, amount, is_new in rows:
             account = accounts[account_id]
             if kind in "DW":
-                refusal = _move(kind, account, amount, is_new=is_new)
+                refusal = self._move(kind, account, account_id, amount, is_new=is_new)
                 if is_new and tx in watched:
                     self._watch(kind, account_id, tx, amount, refusal)
             else:
@@ -217,18 +192,24 @@ class Ledger:
         ]
         return Changes(np.array(balances, dtype=np.int64).reshape(-1, 5), disputes)
 
-    def _watch(
-        self, kind: str, account_id: int, tx: int | None, amount: int, refusal: Refusal | None
-    ) -> None:
+    def _watch(self, kind: str, account_id: int, tx: int | None, amount: int, refusal: Verdict) -> None:
         """Remembers a transaction that a dispute of the same commit names."""
         if tx is not None:
             effective = refusal is None and kind == "D"
             self._deposits[tx] = Deposit(account_id, amount) if effective else Undisputable.TAKEN
 
-    def _dispute(self, kind: str, account: Account, account_id: int, tx: int | None) -> Refusal | None:
+    def _move(self, kind: str, account: Account, account_id: int, amount: int, *, is_new: bool) -> Verdict:
+        rules = self._rules
+        if (refusal := rules.admit(_KINDS[kind], account_id, account)) is not None:
+            return refusal
+        if not is_new:
+            return Refusal.DUPLICATE_TX
+        return rules.withdraw(account, amount) if kind == "W" else rules.deposit(account, amount)
+
+    def _dispute(self, kind: str, account: Account, account_id: int, tx: int | None) -> Verdict:
         assert tx is not None, "validation and decoding let no dispute pass without a transaction id"  # noqa: S101
-        if account.locked:
-            return Refusal.ACCOUNT_LOCKED
+        if (refusal := self._rules.admit(_KINDS[kind], account_id, account)) is not None:
+            return refusal
         deposit = self._deposits.get(tx)
         if deposit is None:
             return Refusal.UNKNOWN_TX
@@ -236,69 +217,19 @@ class Ledger:
             return Refusal.NOT_DISPUTABLE
         if deposit.account != account_id:
             return Refusal.WRONG_ACCOUNT
-        refusal = _DISPUTES[kind](account, deposit)
+        refusal = self._disputing[kind](account, deposit)
         if refusal is None:
             self._disputes[tx] = deposit
         return refusal
 
 
-def _by_reason(refused: Sequence[tuple[int, Refusal]]) -> dict[Refusal, Column]:
-    indexes = {reason: [index for index, why in refused if why is reason] for reason in Refusal}
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def _by_reason(refused: Sequence[tuple[int, str]]) -> dict[str, Column]:
+    indexes: dict[str, list[int]] = {reason: [] for reason in Refusal}
+    for reason in sorted({why for _, why in refused} - indexes.keys()):
+        indexes[reason] = []
+    for index, why in refused:
+        indexes[why].append(index)
     return {reason: np.array(found, dtype=np.int64) for reason, found in indexes.items() if found}
-
-
-def _move(kind: str, account: Account, amount: int, *, is_new: bool) -> Refusal | None:
-    if account.locked:
-        return Refusal.ACCOUNT_LOCKED
-    if not is_new:
-        return Refusal.DUPLICATE_TX
-    available = account.available
-    if kind == "W":
-        if amount > available:
-            return Refusal.INSUFFICIENT_FUNDS
-        account.available = available - amount
-        return None
-    if available + account.held + amount > INT64_MAX:
-        return Refusal.OVERFLOW
-    account.available = available + amount
-    return None
-
-
-def _open(account: Account, deposit: Deposit) -> Refusal | None:
-    if deposit.state is DisputeState.DISPUTED:
-        return Refusal.ALREADY_DISPUTED
-    if deposit.state is DisputeState.CHARGED_BACK:
-        return Refusal.CHARGED_BACK
-    if account.available - deposit.amount < INT64_MIN or account.held + deposit.amount > INT64_MAX:
-        return Refusal.OVERFLOW
-    account.available -= deposit.amount
-    account.held += deposit.amount
-    deposit.state = DisputeState.DISPUTED
-    return None
-
-
-def _resolve(account: Account, deposit: Deposit) -> Refusal | None:
-    if (refusal := _undisputed(deposit)) is not None:
-        return refusal
-    account.held -= deposit.amount
-    account.available += deposit.amount
-    deposit.state = DisputeState.RESOLVED
-    return None
-
-
-def _charge_back(account: Account, deposit: Deposit) -> Refusal | None:
-    if (refusal := _undisputed(deposit)) is not None:
-        return refusal
-    account.held -= deposit.amount
-    account.locked = True
-    deposit.state = DisputeState.CHARGED_BACK
-    return None
-
-
-def _undisputed(deposit: Deposit) -> Refusal | None:
-    if deposit.state is DisputeState.CHARGED_BACK:
-        return Refusal.CHARGED_BACK
-    return None if deposit.state is DisputeState.DISPUTED else Refusal.NOT_DISPUTED
-
-
-_DISPUTES = {Kind.DISPUTE.value: _open, Kind.RESOLVE.value: _resolve, Kind.CHARGEBACK.value: _charge_back}

@@ -12,8 +12,8 @@ import numpy as np
 
 from hftpipe.core.chain import first_new_row
 from hftpipe.core.commit import Checkpoint, Commit, Totals
-from hftpipe.core.entry import Entry, Foreign
-from hftpipe.core.journal import Record, record_dead, record_entry, record_gap
+from hftpipe.core.entry import Entry, Foreign, Lost
+from hftpipe.core.journal import Record, record_dead, record_entry, record_gap, record_lost
 from hftpipe.core.ledger import Ledger, Outcome
 from hftpipe.core.mentions import index_mentions, named_only
 from hftpipe.core.taken import Taken, taken_by
@@ -35,7 +35,24 @@ def follow_chain(
     entries: Iterable[Entry | Foreign], positions: MutableMapping[str, int]
 ) -> list[Step | Foreign]:
     """Finds the new rows of each entry; `positions`, the last applied of each source, moves along."""
-    return [entry if isinstance(entry, Foreign) else _step(entry, positions) for entry in entries]
+    steps: list[Step | Foreign] = []
+    for entry in entries:
+        if isinstance(entry, Lost):
+            for source, position in entry.positions.items():
+                positions[source] = max(position, positions.get(source, 0))
+        steps.append(entry if isinstance(entry, Foreign) else _step(entry, positions))
+    return steps
+
+
+def sources_of(entries: Iterable[Entry | Foreign]) -> set[str]:
+    """The sources whose last position `follow_chain` must know."""
+    sources: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, Lost):
+            sources |= entry.positions.keys()
+        elif isinstance(entry, Entry):
+            sources.add(entry.source)
+    return sources
 
 
 def _step(entry: Entry, positions: MutableMapping[str, int]) -> Step:
@@ -72,7 +89,9 @@ def post(
     )
     tally = _Tally(before.hash, before.totals)
     for number, step in numbered:
-        if isinstance(step, Foreign):
+        if isinstance(step, Lost):
+            tally.lost(number, step)
+        elif isinstance(step, Foreign):
             tally.dead(number, step)
         elif step.batch is None:
             tally.gap(number, step.entry)
@@ -89,7 +108,7 @@ def post(
         highest_tx=ledger.highest_tx,
         totals=tally.totals,
     )
-    sources = {step.entry.source for step in steps if isinstance(step, Step) and step.batch is not None}
+    moved = (step.entry if isinstance(step, Step) else step for step in steps if _moves(step))
     return Commit(
         before,
         after,
@@ -98,9 +117,14 @@ def post(
         index_mentions(tally.named),
         changes.balances,
         changes.disputes,
-        {source: positions[source] for source in sorted(sources)},
-        [step for step in steps if isinstance(step, Foreign)],
+        {source: positions[source] for source in sorted(sources_of(moved))},
+        [step for step in steps if isinstance(step, Foreign) and step.digest],
     )
+
+
+def _moves(step: Step | Foreign) -> bool:
+    """Whether it moves the position of a source."""
+    return isinstance(step, Lost) or (isinstance(step, Step) and step.batch is not None)
 
 
 @dataclass(slots=True)
@@ -115,6 +139,9 @@ class _Tally:
 
     def dead(self, number: int, foreign: Foreign) -> None:
         self._add(record_dead(number, foreign, self.chain), dead=1)
+
+    def lost(self, number: int, lost: Lost) -> None:
+        self._add(record_lost(number, lost, self.chain), dead=1 if lost.digest else 0)
 
     def gap(self, number: int, entry: Entry) -> None:
         self._add(record_gap(number, entry, self.chain), gaps=1)

@@ -14,7 +14,7 @@ class Tables:
 
     balances: account → available, held, locked, journal number that last named it.
     id_ranges: highest → lowest id, and the journal number that took them. late_ids: id → journal number.
-    taken_ids: journal number → count and columns of the ids that it took, as `Taken.packed` gives them.
+    taken_ids: journal number → what it took and whom it named, as `Taken.packed` gives it.
     mentions: id → journal numbers that named it without taking it, ascending.
     disputes: id → account, amount, state.
     sources: source → last position applied. dead: entry id → reason.

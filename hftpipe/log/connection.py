@@ -80,6 +80,18 @@ class HomeEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingEndpoint(HomeEndpoint):
+    """The private server of a home as it stands: neither started nor waited for."""
+
+    def connect(self, name: str, *, wait_ms: int = 0) -> "redis.Redis":
+        options = {
+            "path": str(embedded.socket_path(self.home)),
+            "connection_class": UnixDomainSocketConnection,
+        }
+        return _greeted(_client(options, name, wait_ms, self.limits), self)
+
+
+@dataclass(frozen=True, slots=True)
 class UrlEndpoint:
     """A server that others run: redis://, rediss:// (TLS) or unix://. The password is never shown."""
 

@@ -22,6 +22,7 @@ class _Stream:
     group: _Group | None = None
     dead: dict[EntryId, Mapping[bytes, bytes]] = field(default_factory=dict)
     advice: dict[str, bytes] = field(default_factory=dict)
+    losses: int = 0
 
 
 class MemoryLog:
@@ -40,6 +41,10 @@ class MemoryLog:
     ) -> "MemoryLogReader":
         """A worker's side of one shard; `wait_ms` is called where a read would wait for an entry."""
         return MemoryLogReader(self, shard, consumer, wait_ms)
+
+    def mender(self, shard: int) -> "MemoryLogMender":
+        """An operator's side of one shard."""
+        return MemoryLogMender(self, shard)
 
     def append(self, entry: Outgoing) -> EntryId:
         """One entry under the next dense id."""
@@ -89,6 +94,9 @@ class MemoryLogWriter:
             for shard, stream in enumerate(self._log.streams)
             if source in stream.advice
         }
+
+    def losses(self) -> dict[int, int]:
+        return {shard: stream.losses for shard, stream in enumerate(self._log.streams) if stream.losses}
 
 
 class MemoryLogReader:
@@ -150,6 +158,16 @@ class MemoryLogReader:
     def bury(self, foreign: Foreign) -> None:
         self._stream.dead.setdefault(foreign.id, {**foreign.fields, b"reason": foreign.reason.encode()})
 
+    def group(self) -> tuple[EntryId, int] | None:
+        """The last id that the group has handed out, and how many entries are pending; None when there is no group."""
+        group = self._stream.group
+        return None if group is None else (group.delivered, len(group.pending))
+
+    def buried(self, above: EntryId, count: int) -> list[RawEntry]:
+        """Dead letters above an id, ascending, each with its `reason` among its fields; at most so many."""
+        dead = self._stream.dead
+        return [RawEntry(entry_id, dead[entry_id]) for entry_id in sorted(dead) if entry_id > above][:count]
+
     def announce(self, role: str) -> None:
         pass
 
@@ -157,6 +175,45 @@ class MemoryLogReader:
         if self._stream.group is None:
             raise LogUnavailable(f"the consumer group of shard {self._shard} is gone; attaching anew")
         return self._stream.group
+
+
+class MemoryLogMender(MemoryLogReader):
+    """An operator's side of one shard; see `ports.LogMender`. There are no connections, and there is no inbox."""
+
+    def __init__(self, log: MemoryLog, shard: int) -> None:
+        super().__init__(log, shard, "mender", lambda _: None)
+
+    def found(self, topology: Topology) -> Topology:
+        self._log.topology = self._log.topology or topology
+        return self._log.topology
+
+    def append_as(self, entry_id: EntryId, fields: Mapping[bytes, bytes]) -> bool:
+        if entry_id <= self._stream.last:
+            return False
+        self._stream.last = entry_id
+        self._stream.entries[entry_id] = dict(fields)
+        return True
+
+    def begin_behind(self, entry_id: EntryId) -> bool:
+        if self._stream.entries or self._stream.last > entry_id:
+            return False
+        self._stream.last = entry_id
+        return True
+
+    def unbury(self, entry_id: EntryId) -> None:
+        self._stream.dead.pop(entry_id, None)
+
+    def lowest_in_inbox(self) -> EntryId | None:
+        return None
+
+    def announce_loss(self, number: int) -> None:
+        self._stream.losses = number
+
+    def producers(self) -> list[str]:
+        return []
+
+    def disconnect(self, connections: Sequence[str]) -> None:
+        pass
 
 
 class MemoryInbox:

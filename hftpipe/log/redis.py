@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import redis
 
-from hftpipe.core.entry import EntryId, Foreign, RawEntry
+from hftpipe.core.entry import EntryId, Foreign, RawEntry, appended_ms
 from hftpipe.errors import HftpipeError, LogForeign, LogUnavailable, PassingFault
 from hftpipe.log.connection import translate
-from hftpipe.log.keys import GROUP, Keys
+from hftpipe.log.keys import ACCEPTED, GROUP, Keys
 from hftpipe.ports import Appended, Extent, Outgoing, Topology
 
 Connect = Callable[[], "redis.Redis"]
@@ -111,6 +111,13 @@ class RedisLogWriter(Connected):
             replies = pipeline.execute()
         return {shard: text for shard, text in enumerate(replies) if text is not None}
 
+    def losses(self) -> dict[int, int]:
+        with self._translated() as client, client.pipeline(transaction=False) as pipeline:
+            for shard in range(self._shards):
+                pipeline.hget(self._keys.losses(shard), ACCEPTED)
+            replies = pipeline.execute()
+        return {shard: int(text) for shard, text in enumerate(replies) if text is not None}
+
 
 class RedisLogReader(Connected):
     """The worker's side of one shard, as one consumer of the group; see `ports.LogReader`."""
@@ -169,6 +176,17 @@ class RedisLogReader(Connected):
                 # The entry's own id: burying it again is refused as not above the newest, and changes nothing.
                 if "equal or smaller" not in str(error):
                     raise
+
+    def group(self) -> tuple[EntryId, int] | None:
+        """The last id that the group has handed out, and how many entries are pending; None when there is no group."""
+        with self._translated() as client:
+            return _group(client, self._key)
+
+    def buried(self, above: EntryId, count: int) -> list[RawEntry]:
+        """Dead letters above an id, ascending, each with its `reason` among its fields; at most so many."""
+        with self._translated() as client:
+            first = str(above.moved(1)) if above.sequence >= 0 else "-"
+            return _entries(client.xrange(self._dead_key, first, "+", count=count))
 
     def announce(self, role: str) -> None:
         with self._translated() as client:
@@ -272,14 +290,20 @@ def _confirmed(replies: list[object]) -> Appended:
 
 
 def _extent(client: "redis.Redis", key: str) -> Extent:
+    oldest, last = _ends(client, key)
+    return Extent(None if oldest is None else oldest.id, last)
+
+
+def _ends(client: "redis.Redis", key: str) -> tuple[RawEntry | None, EntryId | None]:
+    """The oldest entry still there, and the newest id ever given."""
     try:
         stream: dict[str, Any] = client.xinfo_stream(key)
     except redis.ResponseError as error:
         if "no such key" in str(error):
-            return Extent(None, None)
+            return None, None
         raise
     first, last = stream["first-entry"], EntryId.parse(stream["last-generated-id"])
-    return Extent(EntryId.parse(first[0]) if first else None, last if last > EntryId(0, 0) else None)
+    return _entries([first])[0] if first else None, last if last > EntryId(0, 0) else None
 
 
 def _group(client: "redis.Redis", key: str) -> tuple[EntryId, int] | None:
@@ -303,17 +327,22 @@ def _entries(replies: Any) -> list[RawEntry]:
 
 @dataclass(frozen=True, slots=True)
 class ShardLog:
-    """What a shard's log says of itself, in entries; `standbys` counts the workers that wait for the shard."""
+    """What a shard's log says of itself, in entries; `standbys` counts the workers that wait for the shard.
+
+    first: the oldest entry still there; first_ms: its time of append, Unix ms. None where there is none.
+    """
 
     appended: int
     pending: int
     dead: int
     standbys: int
+    first: EntryId | None = None
+    first_ms: int | None = None
 
 
 def inspect(client: "redis.Redis", keys: Keys, shard: int) -> ShardLog:
     """How a shard's log stands."""
-    last = _extent(client, keys.log(shard)).last
+    oldest, last = _ends(client, keys.log(shard))
     group = _group(client, keys.log(shard))
     role = f"{keys.prefix}:standby:{shard}"
     return ShardLog(
@@ -321,4 +350,6 @@ def inspect(client: "redis.Redis", keys: Keys, shard: int) -> ShardLog:
         0 if group is None else group[1],
         client.xlen(keys.dead(shard)),
         sum(other["name"] == role for other in client.client_list()),
+        None if oldest is None else oldest.id,
+        None if oldest is None else appended_ms(oldest),
     )

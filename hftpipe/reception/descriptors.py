@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hftpipe.config import ServeLimits
+from hftpipe.event import Event, Level
 
 _OTHERS: Final = 512
 """Descriptors for what is no connection: stores, the log, listeners."""
@@ -15,10 +16,11 @@ def make_room(transports: int, limits: ServeLimits, report: Callable[[str], None
     wanted = transports * limits.connections_max + _OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        report(
+        told = (
             f"this process may open {hard} files, {wanted} are needed for {limits.connections_max} connections "
             "on each transport: beyond that they wait to be accepted (raise it with: ulimit -Hn, LimitNOFILE)"
         )
+        report(Event("descriptors_scarce", told, Level.WARNING, limit=hard, wanted=wanted))
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

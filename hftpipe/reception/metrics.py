@@ -4,6 +4,7 @@ https://prometheus.io/docs/practices/naming/
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, TypeVar
 
@@ -22,26 +23,46 @@ def _children(family: _Family) -> Callable[..., _Family]:
     return cache(family.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What one transport has done since the process began.
+
+    connections: open ones. answered: valid transactions by status. invalid: the others by reason.
+    """
+
+    connections: int
+    answered: dict[str, int]
+    invalid: dict[str, int]
+
+
+def _by_transport(family: Counter | Gauge) -> dict[str, dict[str, int]]:
+    """The members of a family; by the other label, if it has one."""
+    found: dict[str, dict[str, int]] = {}
+    for metric in family.collect():
+        for sample in metric.samples:
+            if not sample.name.endswith("_created"):
+                labels = dict(sample.labels)
+                of_transport = found.setdefault(labels.pop("transport"), {})
+                of_transport[next(iter(labels.values()), "")] = int(sample.value)
+    return found
+
+
 class Metrics:
     """What one process has counted since it began; holds no account, no amount and no secret."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._transactions = _children(
-            Counter(
-                "hftpipe_transactions",
-                "Valid transactions answered, by what became of them.",
-                ["transport", "status"],
-                registry=self.registry,
-            )
+        transactions = Counter(
+            "hftpipe_transactions",
+            "Valid transactions answered, by what became of them.",
+            ["transport", "status"],
+            registry=self.registry,
         )
-        self._invalid = _children(
-            Counter(
-                "hftpipe_invalid_transactions",
-                "Transactions that validation did not let through.",
-                ["transport", "reason"],
-                registry=self.registry,
-            )
+        invalid = Counter(
+            "hftpipe_invalid_transactions",
+            "Transactions that validation did not let through.",
+            ["transport", "reason"],
+            registry=self.registry,
         )
         self._dropped = _children(
             Counter(
@@ -51,9 +72,10 @@ class Metrics:
                 registry=self.registry,
             )
         )
-        self._connections = _children(
-            Gauge("hftpipe_connections", "Open connections.", ["transport"], registry=self.registry)
-        )
+        connections = Gauge("hftpipe_connections", "Open connections.", ["transport"], registry=self.registry)
+        self._told = (transactions, invalid, connections)
+        self._transactions, self._invalid = _children(transactions), _children(invalid)
+        self._connections = _children(connections)
         self._appends = Histogram(
             "hftpipe_append_seconds",
             "Time from the start of a group's append until it is durable.",
@@ -104,6 +126,17 @@ class Metrics:
     def request(self, method: str, route: str, code: int, seconds: float) -> None:
         """An HTTP request was answered; `route` is one of the fixed ones."""
         self._requests(method, route, str(code)).observe(seconds)
+
+    def transports(self) -> dict[str, Transport]:
+        """What each transport has done so far, by its name; those that did nothing are not there."""
+        answered, invalid, connections = (_by_transport(family) for family in self._told)
+        names = sorted({*answered, *invalid, *connections})
+        return {
+            name: Transport(
+                sum(connections.get(name, {}).values()), answered.get(name, {}), invalid.get(name, {})
+            )
+            for name in names
+        }
 
     def render(self) -> tuple[bytes, str]:
         """All of it in Prometheus's text format, and the content type."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hftpipe.config import ServeLimits
+from hftpipe.event import Event
 from hftpipe.reception.access.tls import server_context
 from hftpipe.reception.access.tokens import Gate
+from hftpipe.reception.console import Console
 from hftpipe.reception.descriptors import make_room
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.server import HttpServer
@@ -51,6 +53,7 @@ async def serve(
     open_desk: OpenDesk,
     listening: Listening,
     gate: Gate,
+    console: Console,
     surroundings: Surroundings,
     *,
     limits: ServeLimits,
@@ -75,13 +78,15 @@ async def serve(
             transports.append(tcp)
             tls = server_context(*listening.tls_files) if listening.tls_files else None
             bound = await tcp.start(listening.tcp.host, listening.tcp.port, tls)
-            surroundings.report(f"TCP on {Address(*bound)}{' with TLS' if tls else ''}")
+            told = f"TCP on {Address(*bound)}{' with TLS' if tls else ''}"
+            surroundings.report(Event("listening", told, transport="tcp", address=str(Address(*bound))))
         if listening.http is not None:
-            http = HttpServer(desk, gate, metrics, limits=limits, rounding=rounding)
+            http = HttpServer(desk, gate, metrics, console, limits=limits, rounding=rounding)
             transports.append(http)
             bound = await http.start(listening.http.host, listening.http.port, listening.tls_files)
             scheme = "https" if listening.tls_files else "http"
-            surroundings.report(f"HTTP on {scheme}://{Address(*bound)}/")
+            told = f"HTTP on {scheme}://{Address(*bound)}/"
+            surroundings.report(Event("listening", told, transport=scheme, address=str(Address(*bound))))
         while not surroundings.stop.is_set() and not failed.done():
             await asyncio.wait([failed], timeout=_LOOK_S)
     finally:

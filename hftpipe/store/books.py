@@ -68,7 +68,7 @@ class SqliteBooks:
 
     def _current(self, shard: int) -> ShardBook | None:
         path = self._paths[shard]
-        file = _file_at(path)
+        file = file_at(path)
         kept = self._open.get(shard)
         if kept is not None and kept[0] == file:
             return kept[1]
@@ -85,7 +85,7 @@ class SqliteBooks:
             kept[1].close()
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
+def file_at(path: Path) -> tuple[int, int] | None:
     """What tells a file from another one that is given its name; None when there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - asked every few milliseconds, and this way is twice as fast

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
-from hftpipe.core.commit import Checkpoint, Commit, Totals
+from hftpipe.core.commit import Checkpoint, Commit, Decision, Totals
 from hftpipe.core.entry import EntryId, Foreign, origin
 from hftpipe.core.id_index import index_ids
 from hftpipe.core.journal import GENESIS, Record, deposits_in
@@ -35,6 +35,7 @@ class MemoryStore:
         self.disputes: dict[int, Deposit] = {}
         self.sources: dict[str, int] = {}
         self.dead: list[Foreign] = []
+        self.decisions: list[Decision] = []
 
     def identity(self) -> tuple[str, int, int]:
         """Pipeline id, shard and number of shards that the store was made for."""
@@ -100,6 +101,7 @@ class MemoryStore:
             self.disputes[tx] = replace(deposit)
         self.sources.update(commit.positions)
         self.dead += commit.dead
+        self.decisions += commit.decisions
         self._checkpoint = commit.after
         self._move_beat()
 

@@ -19,6 +19,7 @@ from hftpipe.core.journal import Record
 from hftpipe.core.snapshot import Snapshot, Tables
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
+from hftpipe.store.places import COUNT_LOSSES
 from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, one_row, read_checkpoint, translated
 
 _BALANCES = "SELECT account, available, held, locked FROM balances ORDER BY account"
@@ -26,7 +27,9 @@ _SOME_BALANCES = (
     "SELECT account, available, held, locked FROM balances "
     "WHERE account IN (SELECT value FROM json_each(?)) ORDER BY account"
 )
+_NAMED_SINCE = "SELECT account, available, held, locked FROM balances WHERE last_entry >= ? ORDER BY account"
 _SHARD = "SELECT pipeline, shard, shards, epoch, owner, stopped FROM shard"
+_FIRST_RECORD = "SELECT entry FROM entries ORDER BY number LIMIT 1"
 _OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
 _IDENTITY = "SELECT pipeline, shard, shards, epoch FROM shard"
 _REFUSED = (
@@ -55,6 +58,10 @@ class ShardSummary:
     owner: str
     stopped: str
     checkpoint: Checkpoint
+    journal_from: str = ""
+    """The entry of its first journal record; empty while there is none."""
+    losses: int = 0
+    """How often an operator has accepted a loss."""
 
 
 def store_paths(home: Path) -> list[Path]:
@@ -67,13 +74,29 @@ def balances(home: Path, accounts: Sequence[int] = ()) -> Iterator[Balance]:
     return heapq.merge(*(_balances(path, accounts) for path in store_paths(home)))
 
 
+def named_since(path: Path, number: int) -> Iterator[Balance]:
+    """The balances of the accounts of a shard that a journal record from that number on has named, by account."""
+    with _reading(path) as connection:
+        for account, available, held, locked in connection.execute(_NAMED_SINCE, (number,)):
+            yield Balance(account, available, held, locked == 1)
+
+
 def summarise(path: Path) -> ShardSummary:
     """How a shard stands. Raises StoreUnavailable, StoreDamaged."""
     with _reading(path) as connection:
         connection.execute("BEGIN")
         pipeline, shard, shards, epoch, owner, stopped = one_row(connection, _SHARD)
+        first = connection.execute(_FIRST_RECORD).fetchone()
         return ShardSummary(
-            pipeline, shard, shards, epoch, owner, stopped, checkpoint=read_checkpoint(connection)
+            pipeline,
+            shard,
+            shards,
+            epoch,
+            owner,
+            stopped,
+            checkpoint=read_checkpoint(connection),
+            journal_from=first[0] if first is not None else "",
+            losses=one_row(connection, COUNT_LOSSES)[0],
         )
 
 
@@ -147,9 +170,18 @@ def _balances(path: Path, accounts: Sequence[int]) -> Iterator[Balance]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    with translated(path):
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
-            connection.execute("PRAGMA query_only=ON")
-            connection.execute("PRAGMA trusted_schema=OFF")
-            yield connection
+    with translated(path), closing(open_reading(path)) as connection:
+        yield connection
+
+
+def open_reading(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Raises sqlite3.Error: see `translated`."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

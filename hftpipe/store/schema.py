@@ -6,12 +6,14 @@
 | balances     | a row per account, ten-thousandths                                                             |
 | entries      | the journal: a row per entry of the log, hash-chained                                          |
 | id_ranges    | for each entry, the lowest and highest id that it took above all earlier ones                  |
-| taken_ids    | for each entry, the ids that it took, with account and disputable amount, as packed columns    |
+| taken_ids    | for each entry, the ids that it took, with account and disputable amount, and the accounts of  |
+|              | all its other rows, as packed columns: see `core.taken`                                        |
 | late_ids     | an id that was taken below an earlier one → number of the entry that took it                   |
 | mentions     | id and number of each entry that named it without taking it: disputes, refused repeats         |
 | disputes     | every deposit that was ever disputed                                                           |
 | sources      | source → last position applied                                                                 |
 | dead         | entries that no producer of ours can have made                                                 |
+| decisions    | what operators have decided about dead letters and losses; does not follow from the journal    |
 
 Views: `transaction_log` (the journal, a row per transaction) and `refusals`.
 """
@@ -103,15 +105,35 @@ _ENTRIES = {
     "hash": str,
 }
 _ID_RANGES = {"highest": int, "lowest": int, "entry": int}
-_TAKEN_IDS = {"entry": int, "count": int, "txs": bytes, "accounts": bytes, "amounts": bytes}
+_TAKEN_IDS = {
+    "entry": int,
+    "count": int,
+    "accounts": bytes,
+    "others": bytes,
+    "txs": bytes,
+    "amounts": bytes,
+}
 _LATE_IDS = {"tx": int, "entry": int}
 _DISPUTES = {"tx": int, "account": int, "amount": int, "state": str}
 _SOURCES = {"source": str, "position": int}
 _DEAD = {"number": int, "entry": str, "reason": str, "fields": str}
+_DECISIONS = {
+    "number": int,
+    "time_ms": int,
+    "action": str,
+    "entry": str,
+    "record": int,
+    "who": str,
+    "note": str,
+    "epoch": int,
+}
+
+_LOSSES = "CREATE INDEX losses ON entries (number) WHERE substr(outcomes, 1, 8) = '{\"lost\":'"
+"""Finds the few records of losses, without a look at the others; sqlite-utils makes no index of some rows."""
 
 
 @migrations()
-def version_3(database: Database) -> None:
+def version_4(database: Database) -> None:
     """Everything a shard holds; the first column of a table is its key, of `mentions` both; no cell is ever empty."""
     for name, columns in (
         ("shard", _SHARD),
@@ -123,9 +145,11 @@ def version_3(database: Database) -> None:
         ("disputes", _DISPUTES),
         ("sources", _SOURCES),
         ("dead", _DEAD),
+        ("decisions", _DECISIONS),
     ):
         key, *others = columns
         database.table(name).create(columns, pk=key, not_null=set(others), strict=True)
     database.execute(_MENTIONS)
+    database.execute(_LOSSES)
     database.create_view("transaction_log", _TRANSACTION_LOG)
     database.create_view("refusals", _REFUSALS)

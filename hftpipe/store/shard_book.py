@@ -17,6 +17,7 @@ from hftpipe.core.transaction import Column
 from hftpipe.errors import StoreDamaged
 from hftpipe.ports import Movement, Standing
 from hftpipe.store.ids import IdReader
+from hftpipe.store.places import LOSSES, Loss, Places, loss_of
 from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, check_version, one_row
 from hftpipe.store.told import Line, Told, entry_id
 
@@ -102,7 +103,7 @@ class ShardBook:
         found: dict[int, Movement] = {}
         if len(asked := txs[txs <= self.highest()]):
             for number, wanted in self._ids.takers(np.unique(asked)).items():
-                found |= self._told(number).taking(wanted)
+                found |= self.told(number).taking(wanted)
         return found
 
     def history(self, tx: int, count_max: int) -> list[Movement]:
@@ -112,14 +113,14 @@ class ShardBook:
         for (number,) in self._connection.execute(_MENTIONS, (tx,)):
             if len(found) >= count_max:
                 break
-            found += [movement for movement in self._told(number).naming(tx) if movement != taker]
+            found += [movement for movement in self.told(number).naming(tx) if movement != taker]
         return found[:count_max]
 
     def rows(self, entry: EntryId, source: str, positions: Column) -> list[Movement | None]:
         """What became of rows of a source that stand, or stood first, in an applied entry."""
         found: dict[int, Movement] = {}
         missing = np.unique(positions)
-        for number in self._numbers_of(entry):
+        for number in self.numbers_of(entry):
             if len(missing):
                 missing = self._look_back(number, source, missing, found)
         return [found.get(position) for position in positions.tolist()]
@@ -133,41 +134,33 @@ class ShardBook:
         for each, previous, position in self._connection.execute(_BATCHES_OF, bounds):
             start, stop = np.searchsorted(missing, (previous, position), side="right")
             if start < stop:
-                told = self._told(each).standing_at(missing[start:stop])
+                told = self.told(each).standing_at(missing[start:stop])
                 found |= told
                 missing = missing[~np.isin(missing, np.fromiter(told, np.int64, len(told)))]
             if not len(missing):
                 break
         return missing
 
-    def _numbers_of(self, entry: EntryId) -> list[int]:
+    def numbers_of(self, entry: EntryId) -> list[int]:
         """Records to look back from for an entry id, the newest first; empty when it is not in the journal.
 
         It is there more than once when the log lost its tail and gave the id again: then from its first and its last
         place, or from the journal's end where the log now ends before it.
         """
         last, incarnation = one_row(self._connection, _LAST)
-        first = self._number_of(entry, entry.sequence + 1, incarnation)
-        if not first or not incarnation:
+        places = Places(self._losses(), incarnation)
+        first = places.find(entry, entry.sequence + 1, self._entry_at)
+        if not first or not (incarnation or places.losses):
             return [first] if first else []
-        return sorted({first, self._number_of(entry, last, incarnation) or last}, reverse=True)
+        return sorted({first, places.find(entry, places.of(last), self._entry_at) or last}, reverse=True)
 
-    def _number_of(self, entry: EntryId, start: int, incarnation: int) -> int:
-        """The place of an entry id that is the next to a start which lies before, or behind, all of them; 0 for none.
+    def _losses(self) -> list[Loss]:
+        return [loss_of(*row) for row in self._connection.execute(LOSSES)]
 
-        From one record to the next, sequences rise by 1, but where the checkpoint went back they fall. So a step as
-        wide as the sequence is off leads past no place, and each one that does not end there passed such a fall.
-        """
-        number = start
-        for _ in range(incarnation + 2):
-            row = self._connection.execute(_ENTRY_AT, (number,)).fetchone()
-            if row is None:
-                return 0
-            there = entry_id(row[0])
-            if there.sequence == entry.sequence:
-                return number if there == entry else 0
-            number += entry.sequence - there.sequence
-        return 0
+    def _entry_at(self, number: int) -> EntryId | None:
+        row = self._connection.execute(_ENTRY_AT, (number,)).fetchone()
+        return None if row is None else entry_id(row[0])
 
-    def _told(self, number: int) -> Told:
+    def told(self, number: int) -> Told:
+        """A record of an entry of ours."""
         return Told(self._shard, Line(*one_row(self._connection, _LINE, number)))

@@ -1,8 +1,9 @@
 """The store of one shard in one SQLite file: WAL, `synchronous=FULL`, one writing connection."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
 from hftpipe.store.ids import IdReader, json_of
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
 
 BUSY_TIMEOUT_MS: Final = 2_000
@@ -50,6 +51,16 @@ _SETTINGS: Final = (
     "PRAGMA foreign_keys=ON",
 )
 
+SCRATCH_SETTINGS: Final = (
+    "PRAGMA locking_mode=EXCLUSIVE",
+    "PRAGMA journal_mode=OFF",
+    "PRAGMA synchronous=OFF",
+    "PRAGMA cache_size=-65536",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA trusted_schema=OFF",
+)
+"""For a store that is made again when it is lost: it outlives no crash, and no failed commit."""
+
 _OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
 _TAKE = (
     "UPDATE shard SET epoch = epoch + 1, owner = ?, beat = beat + 1, stopped = '' "
@@ -77,7 +88,7 @@ _REWIND = (
     "WHERE epoch = ?"
 )
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_ADD_TAKEN = "INSERT INTO taken_ids VALUES (?, ?, ?, ?, ?)"
+_ADD_TAKEN = "INSERT INTO taken_ids VALUES (?, ?, ?, ?, ?, ?)"
 _HIGHEST = "SELECT ifnull(max(highest), -1) FROM id_ranges"
 _ADD_RANGE = "INSERT INTO id_ranges VALUES (?, ?, ?)"
 _PUT_DISPUTE = (
@@ -87,6 +98,7 @@ _PUT_SOURCE = (
     "INSERT INTO sources VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
 )
 _ADD_DEAD = "INSERT INTO dead VALUES (?, ?, ?, ?)"
+_ADD_DECISION = "INSERT INTO decisions SELECT NULL, ?, ?, ?, ?, ?, ?, epoch FROM shard"
 
 _ROWS_AT_ONCE: Final = 100
 
@@ -133,10 +145,16 @@ def translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in _PASSING:
             raise StoreUnavailable(f"{path} cannot be used now: {error}") from error
-        raise StoreDamaged(
-            f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or, if "
-            "nothing was trimmed from the log yet, move it away, with its -wal: the shard is then rebuilt from the log"
-        ) from error
+        raise _damaged(path, error) from error
+    except UnicodeDecodeError as error:  # of a text, or of a message that quotes one
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is damaged or was not made by this version: {error}. Restore it from a copy, or, if "
+        "nothing was trimmed from the log yet, move it away, with its -wal: the shard is then rebuilt from the log"
+    )
 
 
 def one_row(connection: sqlite3.Connection, statement: str, *values: object) -> Any:
@@ -149,15 +167,18 @@ def one_row(connection: sqlite3.Connection, statement: str, *values: object) -> 
 
 def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
     """How far the shard in this database has been applied. Raises as `one_row`."""
-    entry_id, digest, number, chain, highest_tx, incarnation, *totals = one_row(connection, _CHECKPOINT)
-    return Checkpoint(
-        EntryId.parse(entry_id), digest, number, chain, highest_tx, incarnation, Totals(*totals)
-    )
+    text, digest, number, chain, highest_tx, incarnation, *totals = one_row(connection, _CHECKPOINT)
+    try:
+        entry_id = EntryId.parse(text)
+    except (ValueError, TypeError, AttributeError):
+        raise sqlite3.DatabaseError(f"its checkpoint {text!r} is no entry id") from None
+    return Checkpoint(entry_id, digest, number, chain, highest_tx, incarnation, Totals(*totals))
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises StoreDamaged when the file at `path`, to which this connection leads, has another schema than ours."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+def check_version(connection: sqlite3.Connection, path: Path, database: str = "main") -> None:
+    """Raises StoreDamaged when the file at `path` has another schema. database: what the connection calls it."""
+    pragma = f"PRAGMA {database}.user_version"
+    (version,) = connection.execute(pragma).fetchone()
     if version != SCHEMA_VERSION:
         raise StoreDamaged(
             f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}. "
@@ -168,11 +189,16 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 class SqliteStore:
     """Opens the database of a shard; see `ports.Store` for what it guarantees.
 
-    reach: called with the name of each step that a fault may be planted at.
+    reach: called with the name of each step that a fault may be planted at. settings: of the connection, one a pragma.
     Raises StoreUnavailable when it cannot be opened now, StoreDamaged when it is not a shard's database.
     """
 
-    def __init__(self, path: Path, reach: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        reach: Callable[[str], None] = lambda _: None,
+        settings: Sequence[str] = _SETTINGS,
+    ) -> None:
         self._path = path
         self._reach = reach
         with translated(path):
@@ -184,7 +210,7 @@ class SqliteStore:
                 cached_statements=64,
             )
             try:
-                for setting in _SETTINGS:
+                for setting in settings:
                     self._connection.execute(setting)
                 check_version(self._connection, path)
                 self._ids = IdReader(self._connection)
@@ -302,6 +328,7 @@ class SqliteStore:
         )
         executemany(_PUT_SOURCE, commit.positions.items())
         executemany(_ADD_DEAD, [_dead_row(number, foreign) for number, foreign in _numbered_dead(commit)])
+        executemany(_ADD_DECISION, map(astuple, commit.decisions))
 
     def _check_above(self, index: IdIndex) -> None:
         """A last line of defence: ids filed as new lie above all that the table holds, whatever the worker believes."""
@@ -356,8 +383,11 @@ class SqliteStore:
 
 
 def _numbered_dead(commit: Commit) -> Iterator[tuple[int, Foreign]]:
-    numbers = {record.id: record.number for record in commit.records}
-    return ((numbers[foreign.id], foreign) for foreign in commit.dead)
+    """Each dead letter with its record's number. An id may be there twice: the log may have lost its tail between."""
+    records = iter(commit.records)
+    for foreign in commit.dead:
+        wanted = (foreign.id, foreign.digest)
+        yield next(record.number for record in records if (record.id, record.digest) == wanted), foreign
 
 
 def _dead_row(number: int, foreign: Foreign) -> tuple[int, str, str, str]:

@@ -13,6 +13,9 @@ from hftpipe.ports import Movement
 
 APPLIED = "applied"
 GAP = "gap"
+SKIPPED = "skipped"
+REFUSED = "refused"
+"""Any refusal, whatever its name."""
 
 
 def entry_id(text: str) -> EntryId:
@@ -54,6 +57,9 @@ class Told:
         refused = outcomes.get("refused", {})
         self._refused: dict[int, str] = {index: reason for reason in refused for index in refused[reason]}
 
+    def __len__(self) -> int:
+        return len(self._batch)
+
     def taking(self, txs: Column) -> dict[int, Movement]:
         """The rows that took these ids, all taken by this record: of each id the first that can have."""
         batch = self._batch
@@ -63,7 +69,7 @@ class Told:
             places = places[places >= self._first]
             ids, firsts = np.unique(batch.txs[places], return_index=True)
             found = {
-                tx: self._movement(int(places[first])) for tx, first in zip(ids.tolist(), firsts, strict=True)
+                tx: self.movement(int(places[first])) for tx, first in zip(ids.tolist(), firsts, strict=True)
             }
         if len(found) != len(txs):
             raise sqlite3.DatabaseError(
@@ -73,18 +79,41 @@ class Told:
 
     def naming(self, tx: int) -> list[Movement]:
         """All rows decided here that name an id."""
+        return [self.movement(place) for place in self.places_naming(tx)]
+
+    def places(self, account: int | None, outcome: str) -> list[int]:
+        """Rows that were decided here, of one account unless None, that ended so.
+
+        outcome: `applied`, `refused`, a refusal's name, or empty for all of them.
+        """
+        if self._default == GAP:
+            return []
+        is_refused = np.zeros(len(self._batch), dtype=np.bool_)
+        is_refused[
+            [index for index, why in self._refused.items() if outcome in {"", APPLIED, REFUSED, why}]
+        ] = True
+        is_wanted = np.ones(len(self._batch), dtype=np.bool_)
+        if outcome:
+            is_wanted = ~is_refused if outcome == APPLIED else is_refused
+        is_wanted[: self._first] = False
+        if account is not None:
+            is_wanted &= self._batch.accounts == account
+        return [int(place) for place in np.flatnonzero(is_wanted)]
+
+    def places_naming(self, tx: int) -> list[int]:
+        """Where rows decided here that name an id stand in the record's batch."""
         if self._batch.txs is None:
             return []
-        places = np.flatnonzero(self._batch.txs == tx)
-        return [self._movement(place) for place in places.tolist() if place >= self._first]
+        return [place for place in np.flatnonzero(self._batch.txs == tx).tolist() if place >= self._first]
 
     def standing_at(self, positions: Column) -> dict[int, Movement]:
         """The rows at some positions of the source, ascending; absent where it has none, or it was not decided here."""
         places = np.flatnonzero(np.isin(self._batch.rows, positions))
-        movements = [self._movement(place) for place in places.tolist() if place >= self._first]
+        movements = [self.movement(place) for place in places.tolist() if place >= self._first]
         return {movement.row: movement for movement in movements}
 
-    def _movement(self, index: int) -> Movement:
+    def movement(self, index: int) -> Movement:
+        """The row at a place of the record's batch, whatever became of it."""
         batch = self._batch
         return Movement(
             self._shard,
@@ -96,5 +125,5 @@ class Told:
             int(batch.accounts[index]),
             None if batch.txs is None else int(batch.txs[index]),
             int(batch.amounts[index]),
-            self._refused.get(index, self._default),
+            SKIPPED if index < self._first else self._refused.get(index, self._default),
         )

@@ -2,15 +2,17 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import redis
 
+from hftpipe.anchoring import repair
 from hftpipe.backoff import Backoff
 from hftpipe.clock import SystemClock
 from hftpipe.config import ConnectionLimits, IngestLimits, ServeLimits, SupervisorLimits, WorkerLimits
@@ -27,8 +29,16 @@ from hftpipe.errors import (
     StoreUnavailable,
     UsageError,
 )
-from hftpipe.log.connection import Endpoint, HomeEndpoint, UrlEndpoint, check_server, translated
-from hftpipe.log.keys import Keys
+from hftpipe.event import passing
+from hftpipe.log.connection import (
+    Endpoint,
+    HomeEndpoint,
+    StandingEndpoint,
+    UrlEndpoint,
+    check_server,
+    translated,
+)
+from hftpipe.log.keys import PRODUCER, Keys
 from hftpipe.log.redis import (
     RedisLogReader,
     RedisLogWriter,
@@ -38,13 +48,14 @@ from hftpipe.log.redis import (
     write_topology,
 )
 from hftpipe.owner import is_dead, new_owner
-from hftpipe.owning import World
+from hftpipe.owning import Witness, World
 from hftpipe.ports import Topology
 from hftpipe.producer import Producer, Surroundings
 from hftpipe.store.creation import create
 from hftpipe.store.reading import ShardSummary, ownership, store_paths, summarise
 from hftpipe.store.sqlite import SqliteStore, shard_path
 from hftpipe.supervisor import Spawner, StallWatch, Supervisor, grouped, reception, worker
+from hftpipe.telemetry.door import Door
 from hftpipe.worker import ShardWorker
 
 SHARDS_DEFAULT = 4
@@ -72,6 +83,14 @@ class Place:
         if self.redis_url:
             return UrlEndpoint(self.redis_url, limits)
         return HomeEndpoint(self.home, limits=limits, server_limits=ServerLimits(linger_ms=self.linger_ms))
+
+    def standing_endpoint(self, limits: ConnectionLimits) -> Endpoint:
+        """How its server is reached as it stands: the private one is not started, and not waited for."""
+        return (
+            UrlEndpoint(self.redis_url, limits)
+            if self.redis_url
+            else StandingEndpoint(self.home, limits=limits)
+        )
 
     @property
     def keys(self) -> Keys:
@@ -139,9 +158,10 @@ class Pipeline:
         reach: Callable[[str], None],
         limits: WorkerLimits,
         until_idle: bool,
+        witness: Witness = Witness(),  # noqa: B008 - it has no state
     ) -> Crew:
-        """The workers of one process."""
-        world = World(SystemClock(stop), new_owner(), is_dead, stop.is_set, report, Random(), reach)
+        """The workers of one process. witness: sees what they do."""
+        world = World(SystemClock(stop), new_owner(), is_dead, stop.is_set, report, Random(), reach, witness)
         workers = {shard: self._worker(shard, world, limits, until_idle=until_idle) for shard in shards}
         return Crew(workers, stop, report)
 
@@ -185,7 +205,7 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
                 wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
                 topology = write_topology(client, place.keys, wanted)
         _check(place, topology, shards, stored)
-        with closing(RedisLogWriter(place.reconnector("ingest"), place.keys, topology)) as log:
+        with closing(RedisLogWriter(place.reconnector(PRODUCER), place.keys, topology)) as log:
             yield Pipeline(place, topology, log)
 
 
@@ -220,10 +240,14 @@ def supervisor(
     report: Callable[[str], None],
     limits: WorkerLimits,
     service: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    door: Door | None = None,
 ) -> Supervisor:
     """Worker processes for all shards of a pipeline.
 
-    service: settings of a reception service beside them, as HFTPIPE_… variables; None for none.
+    settings: of all processes, as HFTPIPE_… variables. door: where Prometheus may ask the first worker; the others
+    have the ports behind it, and behind those are the ports of shards that are tried alone.
+    service: settings of a reception service beside them, as such variables; None for none.
     """
     place = pipeline.place
     environment = {
@@ -232,7 +256,8 @@ def supervisor(
         "HFTPIPE_PREFIX": place.prefix,
         "HFTPIPE_TRUST_SERVER": "1" if place.trust_server else "",
         "HFTPIPE_LEASE_MS": str(limits.lease_ms),
-        "HFTPIPE_RETAIN_ENTRIES": str(limits.retain_entries),
+        "HFTPIPE_RETAIN": str(limits.retain),
+        "HFTPIPE_LOG_FORMAT": "text",
     }
     bounds = SupervisorLimits()
     watch = StallWatch(
@@ -240,10 +265,12 @@ def supervisor(
         SystemClock(threading.Event()),
         still_ms=limits.lease_ms + bounds.stall_grace_ms,
     )
-    spawn = Spawner({**environment, **(service or {})})
+    spawn = Spawner({**environment, **(service or {}), **settings})
+    groups = grouped(pipeline.topology.shards, workers)
+    doors = doors_of(door, groups, pipeline.topology.shards)
     members = [
-        worker(shards, spawn=spawn, is_stalled=watch.is_stalled, stop_ms=bounds.stop_ms)
-        for shards in grouped(pipeline.topology.shards, workers)
+        worker(shards, spawn=spawn, is_stalled=watch.is_stalled, stop_ms=bounds.stop_ms, options=doors)
+        for shards in groups
     ]
     if service is not None:
         # Its own deadline for answering, and time to end behind it.
@@ -257,6 +284,21 @@ def supervisor(
     )
 
 
+def doors_of(
+    door: Door | None, groups: Sequence[tuple[int, ...]], shards: int
+) -> Callable[[tuple[int, ...]], Sequence[str]]:
+    """What a worker of some shards is told of its metrics. Raises UsageError when the ports do not reach."""
+    if door is None:
+        return lambda _: ("--metrics", "off")
+    door.moved(len(groups) + shards - 1)
+
+    def told(group: tuple[int, ...]) -> Sequence[str]:
+        steps = groups.index(group) if group in groups else len(groups) + group[0]
+        return "--metrics", str(door.moved(steps))
+
+    return told
+
+
 def wait_for_server(place: Place, stop: threading.Event, report: Callable[[str], None]) -> None:
     """Returns when the server answers, or when told to stop: a worker outlasts a server that is away."""
     limits = WorkerLimits()
@@ -266,7 +308,7 @@ def wait_for_server(place: Place, stop: threading.Event, report: Callable[[str],
             place.connector("setup")().close()
         except LogUnavailable as fault:
             wait_ms = backoff.next_ms()
-            report(f"{fault}. Trying again in {wait_ms} ms")
+            report(passing(fault, wait_ms))
             stop.wait(wait_ms / 1000)
         else:
             return
@@ -288,7 +330,7 @@ def _refuse_emptied(place: Place, stored: ShardSummary | None) -> None:
         raise PipelineMismatch(
             f"{place.home} holds pipeline {stored.pipeline}, but {place.endpoint()} holds none under the prefix "
             f"{place.prefix}: it was emptied, or it is another server. Start the right one, restore its "
-            "append-only file, or use another --home"
+            f"append-only file, or use another --home; if that file is gone, {repair(stored.shard)}"
         )
 
 

@@ -3,9 +3,11 @@
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from random import Random
+
+from prometheus_client.registry import Collector
 
 from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits, ServeLimits
@@ -25,6 +27,7 @@ class DeskWiring:
     """Makes the desk of a pipeline; see `reception.service.OpenDesk`.
 
     halt: when it is set, the log is not waited for any more. report: takes one line for people.
+    collectors: of what is told to Prometheus beside the service's own metrics.
     """
 
     def __init__(
@@ -35,12 +38,16 @@ class DeskWiring:
         report: Callable[[str], None],
         reach: Callable[[str], None],
         limits: ServeLimits,
+        collectors: Iterable[Collector] = (),
     ) -> None:
         self._pipeline = pipeline
+        self._collectors = collectors
         self._surroundings = Surroundings(SystemClock(halt), Random(), halt.is_set, report, reach)
         self._limits = limits
 
     def __call__(self, metrics: Metrics, failed: Callable[[BaseException], None]) -> Desk:
+        for collector in self._collectors:
+            metrics.registry.register(collector)
         topology = self._pipeline.topology
         # A source of this process alone: its positions count what it has appended, and nothing is resumed.
         source = f"serve:{socket.gethostname()}:{secrets.token_hex(8)}"

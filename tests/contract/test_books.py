@@ -496,7 +496,7 @@ def test_the_file_of_another_shard_or_number_of_shards_is_refused(
 def test_a_schema_of_another_version_is_refused_by_name(place: Place) -> None:
     """As its owner does."""
     place.store._connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(StoreDamaged, match="schema version 2; this program reads 3"):
+    with pytest.raises(StoreDamaged, match="schema version 2; this program reads 4"):
         place.books.applied(0)
 
 

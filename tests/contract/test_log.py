@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import fakeredis
 import pytest
 import redis
 
 from hftpipe import embedded
+from hftpipe.audit.log_check import AuditedLog
 from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode, encode, origin
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import HftpipeError, LogForeign, LogUnavailable, ShardStopped, UsageError
@@ -25,6 +26,8 @@ from hftpipe.log.keys import GROUP, Keys
 from hftpipe.log.memory import MemoryLog
 from hftpipe.log.redis import RedisLogReader, RedisLogWriter, read_topology, write_topology
 from hftpipe.ports import Extent, LogReader, LogWriter, Outgoing, Topology
+from hftpipe.retention.reach import Reach, size_of
+from hftpipe.retention.setting import Retention
 
 TOPOLOGY = Topology("pipeline-1", 2, 1, 1)
 KEYS = Keys()
@@ -579,6 +582,47 @@ def test_nothing_is_trimmed_before_there_is_more_than_is_retained(
     assert reader.extent().first == EntryId(1, 0)
 
 
+def test_how_far_back_a_log_is_kept_can_be_asked_of_it(place: Place) -> None:
+    """By the times of its entries, by their bytes, and by both; also where it was trimmed before."""
+    batches = [
+        (Batch.of("D", [0], [row], [5], [row]), 1_000 * row) for row in range(1, 101)
+    ]  # one a second, from second 1 to 100
+    writer, reader, last = place.writer(), place.reader("one"), EntryId(1, 99)
+    writer.append(
+        [Outgoing(0, encode("source", row - 1, batch, ms)) for row, (batch, ms) in enumerate(batches, 1)]
+    )
+    reader.attach(last)
+    size = size_of(reader.range(last, last, 1)[0].fields)
+
+    def floor(retention: Retention) -> int:
+        reach = Reach(retention, reader, StoppedClock(), last)
+        reach.look()
+        keep_from = reach.trim_to(last)
+        assert keep_from is not None
+        return keep_from.sequence
+
+    assert floor(Retention()) == 0
+    assert floor(Retention(age_ms=20_000)) == 76
+    assert 85 <= floor(Retention(size_bytes=10 * size)) <= 90
+    assert floor(Retention(entries=50, age_ms=20_000)) == 76
+    reader.read(0, 0, [], EntryId(1, 60))
+    assert floor(Retention(age_ms=20_000)) == 76
+    assert floor(Retention(age_ms=90_000)) == 60
+
+
+class StoppedClock:
+    """Hours behind the last entry."""
+
+    def monotonic_ms(self) -> int:
+        return 7
+
+    def unix_ms(self) -> int:
+        return 10_000_000
+
+    def sleep_ms(self, milliseconds: int) -> None:
+        raise AssertionError(f"nobody waits {milliseconds} ms here")
+
+
 def test_acknowledging_twice_or_what_is_unknown_changes_nothing(place: Place) -> None:
     """A worker may repeat it after any fault."""
     append(place.writer(), 3)
@@ -672,6 +716,25 @@ def test_the_reason_is_ours_whatever_the_entry_says(place: Place) -> None:
     """A field called `reason` does not take its place."""
     place.reader("one").bury(foreign(0, {b"reason": b"all is well"}))
     assert place.dead()[EntryId(1, 0)][b"reason"] == b"missing field b"
+
+
+def test_an_audit_sees_the_group_and_the_dead_letters(place: Place) -> None:
+    """And changes neither: page by page, above an id."""
+    append(place.writer(), 3)
+    reader = place.reader("one")
+    looking = cast("AuditedLog", reader)
+    assert looking.group() is None
+    reader.attach(origin(1))
+    reader.read(2, 0, [], None)
+    assert looking.group() == (EntryId(1, 1), 2)
+    for sequence in (0, 3, 5):
+        reader.bury(foreign(sequence, {b"a": b"1"}))
+    above, found = EntryId(0, -1), []
+    while page := looking.buried(above, 2):
+        found += page
+        above = page[-1].id
+    assert {entry.id: dict(entry.fields) for entry in found} == place.dead()
+    assert [entry.id.sequence for entry in found] == [0, 3, 5]
 
 
 def test_advice_comes_back_as_it_was_noted(place: Place) -> None:

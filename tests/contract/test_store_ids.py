@@ -330,6 +330,8 @@ def test_any_number_of_balances_is_written_and_overwritten(blank: Path, count: i
         "UPDATE taken_ids SET count = 5 WHERE entry = 2",
         "UPDATE taken_ids SET count = -3 WHERE entry = 2",
         "UPDATE taken_ids SET count = 0 WHERE entry = 2",
+        "UPDATE taken_ids SET others = x'01' WHERE entry = 2",
+        "UPDATE taken_ids SET others = x'ffffffffffffffff' WHERE entry = 2",
         "DELETE FROM taken_ids WHERE entry = 2",
     ],
 )

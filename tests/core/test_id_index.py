@@ -16,7 +16,7 @@ from tests.core.driver import cut
 def taken_of(number: int, ids: list[int]) -> Taken:
     """What a record has taken, as far as it matters here."""
     column = np.array(ids, dtype=np.int64)
-    return Taken(number, column, column, column)
+    return Taken(number, column, column, column, column[:0])
 
 
 def indexed(

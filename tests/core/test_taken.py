@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftpipe.core.taken import NOT_DISPUTABLE, Taken, pack, taken_by, unpack, unpacked
+from hftpipe.core.taken import NOT_DISPUTABLE, Taken, pack, taken_by, unpack, unpack_others, unpacked
 from hftpipe.core.transaction import INT64_MAX, Batch, Column
 
 numbers = (
@@ -101,17 +101,32 @@ def test_a_cut_column_of_any_of_the_three_is_noticed(
 ) -> None:
     """Unless as many bytes are left as another width has."""
     txs, accounts, amounts = (column(list(values)) for values in zip(*rows, strict=True))
-    taken = Taken(7, txs, accounts, amounts)
+    others = np.unique(accounts)
+    taken = Taken(7, txs, accounts, amounts, others)
     count, *columns = taken.packed()
     again = unpacked(7, count, *columns)
     assert (again.number, again.txs.tolist()) == (7, txs.tolist())
     assert (again.accounts.tolist(), again.amounts.tolist()) == (accounts.tolist(), amounts.tolist())
-    which = data.draw(st.integers(0, 2))
+    assert again.others.tolist() == others.tolist()
+    which = data.draw(st.sampled_from([0, 2, 3]))
     length = data.draw(st.integers(0, len(columns[which]) - 1))
     columns[which] = columns[which][:length]
     if length not in (count, 2 * count, 4 * count):
         with pytest.raises(ValueError, match="are no column of"):
             unpacked(7, count, *columns)
+
+
+@settings(deadline=None)
+@given(st.lists(numbers, max_size=10, unique=True))
+def test_the_accounts_of_what_took_nothing_come_back(accounts: list[int]) -> None:
+    """There may be none; whatever is no multiple of 8 bytes, or beyond 2^63-1, is none of them."""
+    nothing = column([])
+    packed = Taken(7, nothing, nothing, nothing, column(sorted(accounts))).packed()
+    again = unpacked(7, *packed)
+    assert (again.others.tolist(), len(again.txs)) == (sorted(accounts), 0)
+    for damaged in (packed[2] + b"\0", packed[2] + b"\xff" * 8):
+        with pytest.raises(ValueError, match=r"no column of accounts|beyond 2\^63-1"):
+            unpack_others(damaged)
 
 
 def test_only_a_deposit_that_took_effect_keeps_its_amount() -> None:
@@ -123,10 +138,23 @@ def test_only_a_deposit_that_took_effect_keeps_its_amount() -> None:
     assert taken.txs.tolist() == [10, 11, 12, 15]
     assert taken.accounts.tolist() == [1, 2, 3, 6]
     assert taken.amounts.tolist() == [5, NOT_DISPUTABLE, NOT_DISPUTABLE, 9]
+    assert taken.others.tolist() == [4, 5]
 
 
-def test_nothing_is_taken_without_ids_or_by_disputes() -> None:
-    """There is then nothing to keep, not even an empty row."""
-    nothing, none = np.array([], dtype=np.int64), Batch.of("D", [1], None, [5], [1])
-    assert taken_by(1, none, nothing, nothing) is None
-    assert taken_by(1, Batch.of("P", [1], [1], [0], [1]), nothing, nothing) is None
+def test_without_ids_or_by_disputes_nothing_is_taken_but_accounts_are_named() -> None:
+    """Each account once, ascending."""
+    nothing = np.array([], dtype=np.int64)
+    for batch in (
+        Batch.of("DWD", [7, 3, 7], None, [5, 1, 2], [1, 2, 3]),
+        Batch.of("PRC", [7, 3, 7], [1, 1, 1], [0, 0, 0], [1, 2, 3]),
+    ):
+        taken = taken_by(1, batch, nothing, nothing)
+        assert taken is not None
+        assert (len(taken.txs), len(taken.accounts), len(taken.amounts)) == (0, 0, 0)
+        assert taken.others.tolist() == [3, 7]
+
+
+def test_what_decides_nothing_keeps_nothing() -> None:
+    """All its rows were decided before: there is then not even an empty row."""
+    nothing = np.array([], dtype=np.int64)
+    assert taken_by(1, Batch.of("", [], [], [], []), nothing, nothing) is None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 import orjson
 
 from hftpipe.config import IngestLimits, ServeLimits
+from hftpipe.log.memory import MemoryLogMender
+from hftpipe.mending.dead import Mending
 from hftpipe.reception.access.tokens import Gate
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.server import HttpServer
 from hftpipe.reception.loop import event_loop
 from hftpipe.validation import Rounding
+from hftpipe.wiring.console import PipelineConsole
+from hftpipe.wiring.pipeline import Place
+from hftpipe.wiring.telemetry import lookout_of
 from tests.shell.memory_pipeline import INGEST_LIMITS
 from tests.shell.reception_hall import LIMITS, WAIT_S, Hall
 
@@ -62,7 +67,7 @@ class Client:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.rstrip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
-        length = int(headers["content-length"]) if has_body else 0
+        length = int(headers.get("content-length", 0)) if has_body else 0
         return Answer(int(first.split(" ")[1]), headers, await self.reader.readexactly(length))
 
     async def is_closed(self) -> bool:
@@ -89,6 +94,7 @@ class HttpHall(Hall):
         super().__init__(home, shards)
         self.port = 0
         self.server: HttpServer | None = None
+        self.console: PipelineConsole | None = None
 
     @asynccontextmanager
     async def serving(
@@ -100,12 +106,28 @@ class HttpHall(Hall):
     ) -> AsyncIterator[Desk]:
         """The server, stopped afterwards."""
         async with self.desk(limits, ingest) as desk:
-            self.server = HttpServer(desk, gate, self.metrics, limits=limits, rounding=Rounding.REJECT)
-            _, self.port = await self.server.start("127.0.0.1", 0, tls)
-            try:
-                yield desk
-            finally:
-                await self.server.stop(0.2)
+            with closing(lookout_of(Place(self.home))) as lookout:
+                self.console = PipelineConsole(self.home, lookout.overview, self._mending)
+                self.server = self.another(desk, limits, gate)
+                _, self.port = await self.server.start("127.0.0.1", 0, tls)
+                try:
+                    yield desk
+                finally:
+                    await self.server.stop(0.2)
+
+    def another(self, desk: Desk, limits: ServeLimits = LIMITS_OF_HTTP, gate: Gate = OPEN) -> HttpServer:
+        """A server that does not listen yet."""
+        assert self.console is not None
+        return HttpServer(desk, gate, self.metrics, self.console, limits=limits, rounding=Rounding.REJECT)
+
+    def _mending(self, who: str) -> Mending:
+        return Mending(
+            self.home,
+            self.topology,
+            lambda shard: nullcontext(MemoryLogMender(self.log, shard)),
+            who,
+            lambda: 0,
+        )
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -9,7 +9,7 @@ from hftpipe.core.entry import EntryId, Foreign, RawEntry, encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import LogUnavailable, StoreUnavailable
 from hftpipe.log.memory import MemoryLog, MemoryLogReader
-from hftpipe.owning import World
+from hftpipe.owning import Witness, World
 from hftpipe.ports import Outgoing, Ownership, Store, Topology
 from hftpipe.store.memory import MemoryStore
 from hftpipe.worker import ShardWorker
@@ -116,11 +116,11 @@ class ShardBench:
         """Another consumer of the group."""
         return BenchReader(self.log, consumer, self._wait)
 
-    def append(self, *sizes: int, source: str = "file") -> list[EntryId]:
-        """Entries of so many deposits each."""
+    def append(self, *sizes: int, source: str = "file", time_ms: int = 0) -> list[EntryId]:
+        """Entries of so many deposits each, appended at that Unix time."""
         ids = []
         for size in sizes:
-            fields = encode(source, self._next_row - 1, deposits(self._next_row, size), 0)
+            fields = encode(source, self._next_row - 1, deposits(self._next_row, size), time_ms)
             ids.append(self.log.append(Outgoing(0, fields)))
             self._next_row += size
         return ids
@@ -139,6 +139,7 @@ class ShardBench:
         reader: BenchReader | None = None,
         store: Store | None = None,
         reach: Callable[[str], None] = lambda _: None,
+        witness: Witness | None = None,
     ) -> ShardWorker:
         """A worker of the shard; `dead` owners are known to be gone."""
         world = World(
@@ -149,6 +150,7 @@ class ShardBench:
             self.lines.append,
             Random(1),
             reach,
+            witness or Witness(),
         )
         self.reader = reader if reader is not None else self.new_reader(owner)
         return ShardWorker(

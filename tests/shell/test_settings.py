@@ -10,9 +10,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from hftpipe.cli.main import COMMANDS, SETTINGS_FILE, main
-from hftpipe.cli.options import ShardList
+from hftpipe.cli.commands import commands
+from hftpipe.cli.main import SETTINGS_FILE, main
+from hftpipe.cli.options import RetentionType, ShardList
 from hftpipe.ports import Topology
+from hftpipe.retention.setting import Retention
 from hftpipe.store.creation import create
 from hftpipe.store.sqlite import shard_path
 
@@ -136,10 +138,10 @@ def test_a_value_that_does_not_fit_is_wrong_usage(folder: Path, settings: str) -
     assert hftpipe("balances", "--home", "one", settings=settings).exit_code == 2
 
 
-@pytest.mark.parametrize("command", [command.name or "" for command in COMMANDS])
+@pytest.mark.parametrize("command", [command.name or "" for command in commands()])
 def test_every_option_can_be_set_in_the_table_of_its_command(folder: Path, command: str) -> None:
     """Named as on the command line, without the dashes."""
-    (found,) = (known for known in COMMANDS if known.name == command)
+    (found,) = (known for known in commands() if known.name == command)
     options = [option for option in found.params if isinstance(option, click.Option)]
     names = [max(option.opts, key=len).removeprefix("--") for option in options]
     settings = f"[{command}]\n" + "".join(f"{name} = 1\n" for name in names)
@@ -173,3 +175,16 @@ def test_what_is_no_list_of_shards_is_refused(value: Any) -> None:
     """In the settings file as on the command line."""
     with pytest.raises(click.BadParameter):
         ShardList().convert(value, None, None)
+
+
+@pytest.mark.parametrize("value", [1000, "1000", Retention(entries=1_000)])
+def test_what_is_retained_is_a_number_or_text(value: Any) -> None:
+    """As the settings file has it, or a variable."""
+    assert RetentionType().convert(value, None, None) == Retention(entries=1_000)
+
+
+def test_what_cannot_be_retained_is_refused(folder: Path) -> None:
+    """With an example, before anything is done."""
+    refused = hftpipe("worker", "--home", "one", HFTPIPE_RETAIN="5 weeks")
+    assert refused.exit_code == 2
+    assert "is not like 1000 (entries)" in refused.output

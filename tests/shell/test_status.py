@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hftpipe.core.entry import encode
+from hftpipe.core.entry import EntryId, encode
 from hftpipe.core.transaction import Batch
 from hftpipe.log.redis import ShardLog
 from hftpipe.owner import describe, new_owner
@@ -16,6 +16,7 @@ from hftpipe.store.sqlite import SqliteStore, shard_path
 from tests.shell.shard_bench import ShardBench
 
 TOPOLOGY = Topology("bench", 1, 1, 1)
+NOW_MS = 1_700_000_060_000
 LOG = ShardLog(appended=5, pending=1, dead=0, standbys=0)
 STANDBY = ShardLog(appended=5, pending=1, dead=0, standbys=2)
 
@@ -39,7 +40,7 @@ def status(
     home: Path, logs: Mapping[int, ShardLog] | None = None, failed: Mapping[int, str] | None = None
 ) -> ShardStatus:
     """How the only shard stands."""
-    (found,) = statuses(home, 1, logs or {}, failed or {})
+    (found,) = statuses(home, 1, logs or {}, failed or {}, now_ms=NOW_MS)
     return found
 
 
@@ -110,7 +111,7 @@ def test_a_damaged_store_is_told_and_stops_nothing_else(tmp_path: Path, store: S
     taken(store, new_owner())
     store.close()
     shard_path(tmp_path, 1).write_bytes(b"this is no database" * 1_000)
-    intact, damaged = statuses(tmp_path, 2, {1: LOG}, {})
+    intact, damaged = statuses(tmp_path, 2, {1: LOG}, {}, now_ms=NOW_MS)
     assert intact.state == "running"
     assert damaged.state.startswith("stopped: ")
     assert "is damaged or was not made by this version" in damaged.state
@@ -134,6 +135,10 @@ def test_a_shard_without_a_store_has_applied_nothing(tmp_path: Path) -> None:
         skipped=0,
         gaps=0,
         dead=0,
+        losses=0,
+        reach="",
+        reach_s=None,
+        journal="",
     )
 
 
@@ -142,6 +147,22 @@ def test_what_only_the_log_knows_is_unknown_without_it(tmp_path: Path, store: Sq
     store.close()
     found = status(tmp_path)
     assert (found.standbys, found.appended, found.backlog, found.pending) == (None, None, None, None)
+
+
+def test_how_far_back_replay_can_go_is_told(tmp_path: Path) -> None:
+    """From the log as far as it was not trimmed, from the journal to the beginning."""
+    work(tmp_path)
+    trimmed = ShardLog(4, 0, 0, 0, EntryId(1, 2), NOW_MS - 61_500)
+    found = status(tmp_path, {0: trimmed})
+    assert (found.reach, found.reach_s, found.journal) == ("1-2", 61, "1-0")
+    unknown = status(tmp_path)
+    assert (unknown.reach, unknown.reach_s, unknown.journal) == (None, None, "1-0")
+
+
+def test_an_entry_from_a_clock_ahead_has_no_negative_age(tmp_path: Path) -> None:
+    """Times of append are the producers'."""
+    ahead = ShardLog(4, 0, 0, 0, EntryId(1, 2), NOW_MS + 5_000)
+    assert status(tmp_path, {0: ahead}).reach_s == 0
 
 
 def test_a_log_that_lost_its_tail_has_no_negative_backlog(tmp_path: Path) -> None:

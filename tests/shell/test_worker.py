@@ -9,6 +9,7 @@ from hftpipe.config import WorkerLimits
 from hftpipe.core.entry import EntryId
 from hftpipe.errors import EntryDamaged, LogGap
 from hftpipe.invariants import violations
+from hftpipe.retention.setting import Retention
 from tests.shell.shard_bench import ShardBench
 
 
@@ -250,7 +251,7 @@ def test_trimming_keeps_the_checkpoints_entry_and_what_is_to_be_retained(retain:
     """The entry at the checkpoint is what the next attach looks for."""
     bench = ShardBench()
     ids = bench.append(*[1] * 10)
-    bench.worker(limits=WorkerLimits(retain_entries=retain)).run()
+    bench.worker(limits=WorkerLimits(retain=Retention(entries=retain))).run()
     assert list(bench.entries) == ids[-left:]
     bench.append(1)
     bench.worker("second").run()
@@ -263,9 +264,9 @@ def test_what_is_not_applied_is_never_trimmed() -> None:
     ids = bench.append(*[1] * 6)
     bench.entries[ids[3]] = {**bench.entries[ids[3]], b"t": b"1"}
     with pytest.raises(EntryDamaged):
-        bench.worker(limits=WorkerLimits(commit_transactions_max=1, retain_entries=0)).run()
+        bench.worker(limits=WorkerLimits(commit_transactions_max=1, retain=Retention(entries=0))).run()
     with pytest.raises(EntryDamaged):
-        bench.worker("second", limits=WorkerLimits(retain_entries=0)).run()
+        bench.worker("second", limits=WorkerLimits(retain=Retention(entries=0))).run()
     assert set(ids[2:]) <= set(bench.entries)
 
 

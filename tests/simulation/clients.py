@@ -80,6 +80,9 @@ class SimulatedWriter:
     def advice(self, source: str) -> dict[int, bytes]:
         return self._connection.request("advice", lambda: self._real.advice(source))
 
+    def losses(self) -> dict[int, int]:
+        return self._real.losses()
+
     def note(self, source: str, advice: Mapping[int, bytes]) -> None:
         self._connection.request("note", lambda: self._note(source, advice))
 

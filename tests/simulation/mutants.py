@@ -23,6 +23,7 @@ from hftpipe.invalid_report import InvalidReport
 from hftpipe.owning import Turn
 from hftpipe.ports import LogReader, Ownership, Store
 from hftpipe.producer import Anchor, Producer
+from hftpipe.retention.reach import Reach
 from hftpipe.source.stream import Source
 from hftpipe.store.memory import MemoryStore
 from hftpipe.worker import ShardWorker
@@ -185,9 +186,9 @@ def _reports_anew(
             return
 
 
-def _keep_from_next(self: ShardWorker, state: worker._Attached) -> EntryId:
+def _trim_to_next(self: Reach, checkpoint: EntryId) -> EntryId:
     """Trims the checkpoint's entry too."""
-    return state.expected
+    return checkpoint.moved(1)
 
 
 def _look_for_nothing(self: Producer) -> None:
@@ -212,9 +213,9 @@ MUTANTS = (
     Mutant("memory is committed once", ShardWorker, "_commit", _commit_again),
     Mutant(
         "the checkpoint's entry is never trimmed",
-        ShardWorker,
-        "_keep_from",
-        _keep_from_next,
+        Reach,
+        "trim_to",
+        _trim_to_next,
     ),
     Mutant(
         "a producer looks for what was confirmed",

@@ -9,7 +9,7 @@ from tests.simulation.chaos import Chaos
 from tests.simulation.judgement import broken_end, replayed
 from tests.simulation.oracle import broken_shards
 from tests.simulation.scheduler import Actor
-from tests.simulation.settings import NONE, Settings
+from tests.simulation.settings import KEEPS_ALL, NONE, Settings
 from tests.simulation.world import Command, SimulatedWorld
 
 HEAL_STEPS_MAX = 60_000
@@ -143,7 +143,7 @@ class Run:
 
     def _replay(self) -> None:
         """I8: the whole log gives an empty store the same tables, in commits of other sizes."""
-        if self._settings.loses_tail or self._settings.worker_limits.retain_entries < 10_000:
+        if self._settings.loses_tail or self._settings.worker_limits.retain != KEEPS_ALL:
             return
         for database, tables in zip(
             self._world.databases, replayed(self._world, self._random.randint(1, 9)), strict=True

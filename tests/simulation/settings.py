@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from random import Random
 
 from hftpipe.config import IngestLimits, WorkerLimits
+from hftpipe.retention.setting import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,15 @@ OFTEN = Faults(
 )
 TAIL_LOST = 0.012
 NONE = Faults()
-_KEEPS_ALL = 10_000
+KEEPS_ALL = Retention()
+_RETENTIONS = (
+    Retention(entries=0),
+    Retention(entries=2),
+    Retention(age_ms=300),
+    Retention(size_bytes=2_000),
+    KEEPS_ALL,
+    KEEPS_ALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ def settings_of(seed: int, *, loses_tail: bool | None = None, is_strict: bool = 
     if loses_tail:
         chosen["tail_lost"] = TAIL_LOST
     lease_ms = random.choice((30, 100, 400))
-    retain_entries = random.choice((0, 2, _KEEPS_ALL))
+    retain = random.choice(_RETENTIONS)
     return Settings(
         seed=seed,
         loses_tail=loses_tail,
@@ -148,6 +157,6 @@ def settings_of(seed: int, *, loses_tail: bool | None = None, is_strict: bool = 
             standby_poll_ms=max(1, lease_ms // 10),
             retry_first_ms=random.choice((1, 20)),
             retry_max_ms=random.choice((20, 200)),
-            retain_entries=_KEEPS_ALL if loses_tail and not is_strict else retain_entries,
+            retain=KEEPS_ALL if loses_tail and not is_strict else retain,
         ),
     )

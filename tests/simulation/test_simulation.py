@@ -53,12 +53,12 @@ SITUATIONS = {
         f"{what} at {point}"
         for what in ("killed", "paused")
         for point in POINTS
-        if not point.startswith("inbox.")
+        if point.startswith(("ingest.", "worker.", "store."))
     ),
 }
 """What must have occurred in some run: a simulation that never gets there proves nothing about it.
 
-The inbox has schedules of its own, in `tests/shell/test_inbox.py`.
+The inbox has schedules of its own, in `tests/shell/test_inbox.py`, and so has what operators do, in `tests/mending`.
 """
 
 

@@ -17,7 +17,7 @@ def systems() -> Iterator[Callable[[], System]]:
 
         def make() -> System:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="hft-")))
-            system = System(folder, {"HFTPIPE_RETAIN_ENTRIES": "1000000"})
+            system = System(folder, {"HFTPIPE_RETAIN": "all"})
             stack.callback(system.close)
             return system
 

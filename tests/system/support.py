@@ -317,7 +317,7 @@ def decided(shard: Snapshot) -> list[Row]:
     rows: list[Row] = []
     for record in shard.tables.records:
         outcomes = orjson.loads(record.outcomes)
-        if "dead" in outcomes or "gap" in outcomes:
+        if not record.payload or "gap" in outcomes:
             continue
         batch = read_columns(record.payload.encode(), record.previous, record.count)
         reasons = {at: reason for reason, places in outcomes.get("refused", {}).items() for at in places}

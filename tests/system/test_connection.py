@@ -275,6 +275,14 @@ def test_each_role_shown_in_the_configuration_can_do_its_work_and_no_more(
     with pytest.raises(ServerRefused):
         UrlEndpoint(server.url).connect("nobody")
     stream, dead = "{hft:3}:log", "{hft:3}:dead"
+    looks = [
+        ("HGETALL", "hft:topology"),
+        ("CLIENT", "LIST"),
+        ("EXISTS", "hft:inbox"),
+        ("XLEN", "hft:inbox"),
+        ("XREVRANGE", "hft:invalid", "+", "-", "COUNT", "9"),
+        ("HGETALL", "{hft:3}:stats"),
+    ]
     work = {
         "ingest": [
             ("XADD", stream, "1-*", "f", "v"),
@@ -284,7 +292,9 @@ def test_each_role_shown_in_the_configuration_can_do_its_work_and_no_more(
             ("HGETALL", "hft:topology"),
             ("XINFO", "STREAM", stream),
         ],
+        "serve": [*looks, ("XADD", stream, "2-*", "f", "v"), ("XDEL", dead, "1-0")],
         "worker": [
+            *looks,
             ("XGROUP", "CREATE", stream, "g", "0"),
             ("XREADGROUP", "GROUP", "g", "c", "STREAMS", stream, ">"),
             ("XAUTOCLAIM", stream, "g", "c", "0", "0"),
@@ -297,6 +307,7 @@ def test_each_role_shown_in_the_configuration_can_do_its_work_and_no_more(
             ("XTRIM", stream, "MINID", "1-0"),
         ],
         "validate": [
+            *looks,
             ("XADD", "hft:inbox", "7-7", "f", "v"),
             ("XGROUP", "CREATE", "hft:inbox", "v", "0"),
             ("XREADGROUP", "GROUP", "v", "c", "STREAMS", "hft:inbox", ">"),

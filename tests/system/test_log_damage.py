@@ -86,20 +86,22 @@ def flip_amount(client: "redis.Redis", feed: Feed) -> None:
     feed.add({**feed.entry(13, 14), b"b": feed.entry(13, 14)[b"b"].replace(b"10000", b"90000")})
 
 
+REPAIR = "`hftpipe repair --shard 0` shows what would be given up"
 HOLDS_NOTHING = (
     "entry 1-2 was applied, but the log holds nothing of what was applied \\({}\\). "
-    "Restore the server's append-only file"
+    "Restore the server's append-only file; if that is gone, " + REPAIR
 )
 BEGINS_BEHIND = (
     "entries 0/1-3 to 0/1-4 are no longer in the log, and not applied here: "
-    "the database is older than the log reaches. Restore a newer copy of it"
+    "the database is older than the log reaches. Restore a newer copy of it; if there is none, " + REPAIR
 )
 MISSING = (
-    "entries 0/{} to 0/{} were appended and are missing from the log. Restore the server's append-only file"
+    "entries 0/{} to 0/{} were appended and are missing from the log. Restore the server's append-only file; "
+    "if that is gone, " + REPAIR
 )
 DAMAGED = (
     "entry 0/1-6 does not match its digest \\([0-9a-f]{32} written, [0-9a-f]{32} found\\): "
-    "it was changed after it was appended. Restore the log from a copy"
+    "it was changed after it was appended. Restore the log from a copy; if there is none, " + REPAIR
 )
 OTHER_TYPE = "a key of the log holds something else than it must: WRONGTYPE Operation against a key .*"
 
@@ -165,12 +167,14 @@ def test_a_damaged_entry_under_a_working_worker_is_named(system: System, feed: F
     assert applied(system) == 12
 
 
-def no_pipeline(system: System) -> str:
-    pipeline = system.summaries()[0].pipeline
-    return (
-        f"the log belongs to no pipeline, the store to {pipeline}: the server was emptied, or it is another "
-        "server. Start the right one, or restore its append-only file"
-    )
+def no_pipeline(system: System) -> set[str]:
+    """What each shard says."""
+    return {
+        f"the log belongs to no pipeline, the store to {summary.pipeline}: the server was emptied, or it is another "
+        "server. Start the right one, or restore its append-only file; if that is gone, "
+        f"{REPAIR.replace('0', str(shard))}"
+        for shard, summary in system.summaries().items()
+    }
 
 
 def test_an_emptied_server_stops_every_shard(system: System, feed: Feed) -> None:
@@ -178,7 +182,7 @@ def test_an_emptied_server_stops_every_shard(system: System, feed: Feed) -> None
     worker = working(system)
     feed.client.flushall()
     assert worker.ended() == 1
-    assert {summary.stopped for summary in system.summaries().values()} == {no_pipeline(system)}
+    assert {summary.stopped for summary in system.summaries().values()} == no_pipeline(system)
     assert_refused(system)
     assert applied(system) == ROWS_BEFORE
 
@@ -200,7 +204,7 @@ def test_a_server_with_an_empty_folder_stops_every_shard(system: System, feed: F
     system.kill_server(keeper=True)
     (system.home / "redis").rename(system.home / "lost")
     assert worker.ended() == 1
-    assert {summary.stopped for summary in system.summaries().values()} == {no_pipeline(system)}
+    assert {summary.stopped for summary in system.summaries().values()} == no_pipeline(system)
     assert_refused(system)
 
 
@@ -328,7 +332,7 @@ def test_rows_behind_a_gap_wait_for_the_rows_before(system: System, feed: Feed) 
 def test_trimmed_entries_are_not_missed(system: System, feed: Feed) -> None:
     """What was applied may go; the entry at the checkpoint stays."""
     feed.append(5)
-    system.drain("--retain-entries", "0")
+    system.drain("--retain", "0")
     assert [entry_id for entry_id, _ in feed.client.xrange(feed.key)] == [b"1-7"]
     feed.append(2)
     system.drain()

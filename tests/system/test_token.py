@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from hftpipe.cli.main import COMMANDS, main
+from hftpipe.cli.commands import commands
+from hftpipe.cli.main import main
 from hftpipe.reception.access.token_file import SCOPES, digest_of, load
 from tests.certificates import KEY, OTHER_KEY, written
 
@@ -117,7 +118,7 @@ def test_a_token_file_must_be_named_and_be_there() -> None:
 
 def test_every_scope_can_be_given() -> None:
     """The command knows the scopes of the file, and no other."""
-    (command,) = (known for known in COMMANDS if known.name == "token")
+    (command,) = (known for known in commands() if known.name == "token")
     (scope,) = (parameter for parameter in command.params if parameter.name == "scopes")
     assert isinstance(scope.type, click.Choice)
     assert list(scope.type.choices) == list(SCOPES)

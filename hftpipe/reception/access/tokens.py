@@ -7,6 +7,7 @@ from typing import Final
 
 from hftpipe.config import ServeLimits
 from hftpipe.errors import HftpipeError, UsageError
+from hftpipe.event import Event, Level
 from hftpipe.reception.access.private_file import Signature, signature_of
 from hftpipe.reception.access.token_file import Scope, Token, digest_of, load
 
@@ -147,6 +148,11 @@ class Gate:
         """Where no token file is given: everybody has every scope, without a rate limit."""
         return cls(None, now_ms=lambda: 0, report=lambda _: None, limits=ServeLimits())
 
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a token is needed at all."""
+        return self._path is not None
+
     def admit(self, secret: bytes | None) -> Grant:
         """What a presented secret is good for. Raises Unauthorized: the same for none, an unknown and a wrong one."""
         if self._path is None:
@@ -182,12 +188,12 @@ class Gate:
         try:
             tokens, self._seen = load(path)
         except UsageError as error:
-            self._report(
-                f"{error}. Until that is mended, what was read of it before holds ({len(self._grants)} tokens)"
-            )
+            told = f"{error}. Until that is mended, what was read of it before holds ({len(self._grants)} tokens)"
+            self._report(Event("token_file_refused", told, Level.ERROR, tokens=len(self._grants)))
             return
         self._take_over(tokens)
-        self._report(f"the token file {path} has changed and was read again: {len(tokens)} tokens")
+        told = f"the token file {path} has changed and was read again: {len(tokens)} tokens"
+        self._report(Event("token_file_read", told, tokens=len(tokens)))
 
     def _take_over(self, tokens: Iterable[Token]) -> None:
         before, self._grants = self._grants, {}

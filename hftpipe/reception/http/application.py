@@ -1,12 +1,13 @@
 """Which request goes where, who may send it, and how errors are told: the ASGI application."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hftpipe.config import ServeLimits
@@ -14,12 +15,15 @@ from hftpipe.errors import PassingFault, ShardStopped
 from hftpipe.reception.access.tokens import Gate, Scope
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.counting import Counting
+from hftpipe.reception.http.dashboard.assets import Assets
+from hftpipe.reception.http.dashboard.questions import Questions, require_decider
 from hftpipe.reception.http.document import document
 from hftpipe.reception.http.doors import admit, query_options
 from hftpipe.reception.http.lookups import Lookups
 from hftpipe.reception.http.page import page
 from hftpipe.reception.http.refused import JSON, Refused, retry_after
 from hftpipe.reception.http.submission import Submissions
+from hftpipe.reception.http.unstored import Unstored
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.receipts import BacklogFull, Unacknowledged
 from hftpipe.validation import Rounding
@@ -27,12 +31,15 @@ from hftpipe.validation import Rounding
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Answers a request; raises Refused, Unacknowledged, PassingFault or ShardStopped."""
 
+Decision: TypeAlias = Callable[[Request, str], Awaitable[Response]]
+"""The same; it is told who decides, too."""
+
 
 def application(
-    desk: Desk, gate: Gate, metrics: Metrics, *, limits: ServeLimits, rounding: Rounding
+    desk: Desk, gate: Gate, metrics: Metrics, questions: Questions, *, limits: ServeLimits, rounding: Rounding
 ) -> Counting:
     """Answers every request; for one event loop."""
-    lookups = Lookups(desk)
+    lookups, assets = Lookups(desk), Assets()
 
     async def ready(_: Request) -> Response:
         if problem := desk.problem():
@@ -40,7 +47,7 @@ def application(
         return Response(b'{"status":"ready"}', media_type=JSON)
 
     async def render_metrics(_: Request) -> Response:
-        body, content_type = metrics.render()
+        body, content_type = await asyncio.to_thread(metrics.render)  # it looks at stores and log
         return Response(body, media_type=content_type)
 
     def open_to_all(path: str, handler: Handler) -> Route:
@@ -49,18 +56,28 @@ def application(
     def to_readers(path: str, handler: Handler) -> Route:
         return Route(path, _endpoint(handler, gate))
 
+    def to_administrators(path: str, handler: Decision) -> Route:
+        return Route(path, _decision(handler, gate), methods=["POST"])
+
     submissions = Submissions(desk, gate, metrics, limits=limits, rounding=rounding)
     starlette = Starlette(
         routes=[
             Route("/v1/transactions", submissions, methods=["POST"]),
             to_readers("/v1/accounts/{account}", lookups.account),
             to_readers("/v1/transactions/{tx}", lookups.transaction),
+            to_readers("/v1/overview", questions.overview),
+            to_readers("/v1/recent", questions.recent),
+            to_readers("/v1/me", questions.me),
+            to_readers("/v1/dead", questions.dead),
+            to_administrators("/v1/dead/{shard}/{entry}/retry", questions.retry),
+            to_administrators("/v1/dead/{shard}/{entry}/drop", questions.drop),
             to_readers("/metrics", render_metrics),
             open_to_all("/healthz", _always(Response(b'{"status":"alive"}', media_type=JSON))),
             open_to_all("/readyz", ready),
             open_to_all("/openapi.json", _always(Response(document(limits), media_type=JSON))),
             open_to_all("/docs", _always(Response(page(limits), 200, _PAGE_HEADERS, "text/html"))),
-            open_to_all("/", _always(RedirectResponse("/docs", 302))),
+            open_to_all("/", assets.page),
+            *(open_to_all(f"/assets/{name}", assets.file) for name in assets.names),
         ],
         exception_handlers={
             Refused: _refused,
@@ -72,7 +89,7 @@ def application(
         },
     )
     starlette.router.redirect_slashes = False
-    return Counting(starlette, metrics)
+    return Counting(Unstored(starlette), metrics)
 
 
 def _endpoint(handler: Handler, gate: Gate | None = None) -> Handler:
@@ -83,6 +100,17 @@ def _endpoint(handler: Handler, gate: Gate | None = None) -> Handler:
             admit(gate, dict(request.scope["headers"]).get(b"authorization"), Scope.READ)
         query_options(request.scope["query_string"], {})
         return await handler(request)
+
+    return endpoint
+
+
+def _decision(handler: Decision, gate: Gate) -> Handler:
+    """A route that changes something, for administrators."""
+
+    async def endpoint(request: Request) -> Response:
+        grant = require_decider(request, gate)
+        query_options(request.scope["query_string"], {})
+        return await handler(request, f"{grant.name} over HTTP")
 
     return endpoint
 

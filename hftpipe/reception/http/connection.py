@@ -20,6 +20,7 @@ from hftpipe.errors import HftpipeError
 from hftpipe.reception.budget import Budget
 from hftpipe.reception.http.counting import OTHER
 from hftpipe.reception.http.refused import Refused, malformed, retry_after
+from hftpipe.reception.http.unstored import NO_STORE
 from hftpipe.reception.metrics import Metrics
 
 TRANSPORT: Final = "http"
@@ -327,7 +328,7 @@ class Connection(HttpToolsProtocol):
         self._is_reading = self._is_in_body = False
 
     def _encoded(self, refusal: Refused) -> bytes:
-        response = refusal.response(connection="close")
+        response = refusal.response(connection="close", **NO_STORE)
         headers = [*self.server_state.default_headers, *response.raw_headers]
         lines = [b"%b: %b\r\n" % header for header in headers]
         return b"".join([STATUS_LINE[refusal.status], *lines, b"\r\n", bytes(response.body)])

@@ -1,18 +1,16 @@
 """What this service offers over HTTP, as an OpenAPI document; the page for people is made of it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import orjson
 
 from hftpipe.config import LINE_BYTES_MAX, ServeLimits
 from hftpipe.core.ledger import Refusal
 from hftpipe.core.transaction import INT64_MAX
+from hftpipe.reception.http.dashboard.document import console_paths, console_schemas
+from hftpipe.reception.http.openapi import Node, answer, error, object_of, reference, refusals
 from hftpipe.validation import InvalidReason
 from hftpipe.validation.fields import FIELDS, LETTER_OF_KIND
-
-Node: TypeAlias = dict[str, Any]
-"""A part of a JSON document."""
 
 VERSION: Final = "1"
 
@@ -52,6 +50,7 @@ def tree(limits: ServeLimits) -> Node:
             "/v1/transactions": {"post": _submit(limits)},
             "/v1/accounts/{account}": {"get": _read_account()},
             "/v1/transactions/{tx}": {"get": _read_transaction()},
+            **console_paths(),
             "/metrics": {"get": _read_metrics()},
             "/healthz": {"get": _probe("Whether the process lives", "alive", ready=False)},
             "/readyz": {"get": _probe("Whether transactions are taken now", "ready", ready=True)},
@@ -73,18 +72,18 @@ def tree(limits: ServeLimits) -> Node:
 
 
 def _submit(limits: ServeLimits) -> Node:
-    one, many = _reference("Transaction"), _reference("Transactions")
+    one, many = reference("Transaction"), reference("Transactions")
     answers = {
-        "200": _answer("Durable, or sent before; of several, each has a result.", "Result", "Results"),
-        "409": _answer("This tx was used before, with other content; nothing was appended.", "Conflict"),
-        "422": _answer("The one transaction that was sent breaks a rule.", "Invalid"),
-        "408": _error("The body did not come in time."),
-        "413": _error("More bytes or transactions than one request may have."),
-        "415": _error("Another form than JSON or JSON Lines in UTF-8."),
-        "429": _error(
+        "200": answer("Durable, or sent before; of several, each has a result.", "Result", "Results"),
+        "409": answer("This tx was used before, with other content; nothing was appended.", "Conflict"),
+        "422": answer("The one transaction that was sent breaks a rule.", "Invalid"),
+        "408": error("The body did not come in time."),
+        "413": error("More bytes or transactions than one request may have."),
+        "415": error("Another form than JSON or JSON Lines in UTF-8."),
+        "429": error(
             "A shard's backlog is full, or the token's rate is used up: Retry-After says when to try."
         ),
-        "503": _error(
+        "503": error(
             "The log is away: Retry-After says when to try. in_doubt: it may be taken all the same."
         ),
     }
@@ -118,7 +117,7 @@ def _submit(limits: ServeLimits) -> Node:
                 },
             },
         },
-        "responses": {**answers, **_refusals("SUBMIT")},
+        "responses": {**answers, **refusals("SUBMIT")},
     }
 
 
@@ -129,10 +128,10 @@ def _read_account() -> Node:
         "security": [{"token": []}],
         "parameters": [_in_path("account")],
         "responses": {
-            "200": _answer("As it is after all that was applied up to `entry`.", "Account"),
-            "404": _error("No applied transaction has named it."),
-            "503": _error("The store cannot be read for now."),
-            **_refusals("READ"),
+            "200": answer("As it is after all that was applied up to `entry`.", "Account"),
+            "404": error("No applied transaction has named it."),
+            "503": error("The store cannot be read for now."),
+            **refusals("READ"),
         },
     }
 
@@ -144,10 +143,10 @@ def _read_transaction() -> Node:
         "security": [{"token": []}],
         "parameters": [_in_path("tx")],
         "responses": {
-            "200": _answer("The transaction that took the id, and what named it since.", "History"),
-            "404": _error("No applied transaction has named it."),
-            "503": _error("The store cannot be read for now."),
-            **_refusals("READ"),
+            "200": answer("The transaction that took the id, and what named it since.", "History"),
+            "404": error("No applied transaction has named it."),
+            "503": error("The store cannot be read for now."),
+            **refusals("READ"),
         },
     }
 
@@ -162,36 +161,18 @@ def _read_metrics() -> Node:
                 "description": "Its text format.",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
-            **_refusals("READ"),
+            **refusals("READ"),
         },
     }
 
 
 def _probe(summary: str, word: str, *, ready: bool) -> Node:
-    schema = _object({"status": {"const": word}})
+    schema = object_of({"status": {"const": word}})
     answers = {"200": {"description": "Yes.", "content": {"application/json": {"schema": schema}}}}
     if ready:
-        answers["503"] = _error("No; the message says why.")
-    answers["400"] = _error("It has no options.")
+        answers["503"] = error("No; the message says why.")
+    answers["400"] = error("It has no options.")
     return {"operationId": word, "summary": summary, "responses": answers}
-
-
-def _refusals(scope: str) -> Node:
-    return {
-        "400": _error("What was sent cannot be read: no JSON, an unknown option, or no HTTP."),
-        "401": _error("No token, or none that is known."),
-        "403": _error(f"The token has not the scope {scope.lower()}."),
-    }
-
-
-def _answer(description: str, *names: str) -> Node:
-    found = [_reference(name) for name in names]
-    schema = found[0] if len(found) == 1 else {"anyOf": found}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _error(description: str) -> Node:
-    return _answer(description, "Error")
 
 
 def _in_path(name: str) -> Node:
@@ -211,35 +192,35 @@ def _schemas(limits: ServeLimits) -> Node:
         "field": {"type": "string", "examples": [field.name for field in FIELDS]},
         "reason": {"enum": list(InvalidReason)},
     }
-    applied: Node = {"outcome": _OUTCOME, "balance": {"anyOf": [_reference("Balance"), {"type": "null"}]}}
+    applied: Node = {"outcome": _OUTCOME, "balance": {"anyOf": [reference("Balance"), {"type": "null"}]}}
     index: Node = {"index": {"type": "integer", "minimum": 0}}
     results = [
-        _object({**index, **durable}, applied),
-        _object({**index, **conflict}),
-        _object({**index, **invalid}),
+        object_of({**index, **durable}, applied),
+        object_of({**index, **conflict}),
+        object_of({**index, **invalid}),
     ]
     counts = {
         name: {"type": "integer", "minimum": 0} for name in ("durable", "duplicate", "conflict", "invalid")
     }
     movement = _movement()
     nullable = {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in movement.items()}
-    history = {"type": "array", "items": _object(movement)}
+    history = {"type": "array", "items": object_of(movement)}
     return {
         "Transaction": _transaction(),
         "Transactions": {
             "type": "array",
-            "items": _reference("Transaction"),
+            "items": reference("Transaction"),
             "maxItems": limits.body_transactions_max,
         },
-        "Result": _object(durable, applied),
-        "Conflict": _object(conflict),
-        "Invalid": _object(invalid),
-        "Results": _object(
-            {"results": {"type": "array", "items": {"anyOf": results}}, "counts": _object(counts)}
+        "Result": object_of(durable, applied),
+        "Conflict": object_of(conflict),
+        "Invalid": object_of(invalid),
+        "Results": object_of(
+            {"results": {"type": "array", "items": {"anyOf": results}}, "counts": object_of(counts)}
         ),
-        "Balance": _object(_balance()),
-        "Account": _object({"account": _IDENTIFIER, **_balance(), "entry": _ENTRY}),
-        "History": _object(
+        "Balance": object_of(_balance()),
+        "Account": object_of({"account": _IDENTIFIER, **_balance(), "entry": _ENTRY}),
+        "History": object_of(
             {
                 "tx": _IDENTIFIER,
                 **nullable,
@@ -250,7 +231,8 @@ def _schemas(limits: ServeLimits) -> Node:
                 },
             }
         ),
-        "Error": _object(
+        **console_schemas(),
+        "Error": object_of(
             {"error": {"type": "string"}, "message": {"type": "string"}}, {"in_doubt": {"type": "boolean"}}
         ),
     }
@@ -268,8 +250,8 @@ def _transaction() -> Node:
     }
     named = {"account": _IDENTIFIER, "tx": _IDENTIFIER}
     # Amounts belong to those that move money.
-    moving = _object({"type": {"enum": ["deposit", "withdrawal"]}, **named, "amount": amount})
-    others = _object(
+    moving = object_of({"type": {"enum": ["deposit", "withdrawal"]}, **named, "amount": amount})
+    others = object_of(
         {"type": {"enum": [kind for kind in _KINDS if kind not in ("deposit", "withdrawal")]}, **named}
     )
     return {
@@ -293,17 +275,3 @@ def _movement() -> Node:
         "row": {"type": "integer", "minimum": 1},
         "time_ms": {"type": "integer", "description": "Unix time of its append."},
     }
-
-
-def _object(required: Mapping[str, object], optional: Mapping[str, object] | None = None) -> Node:
-    names: Sequence[str] = list(required)
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": names,
-        "additionalProperties": False,
-    }
-
-
-def _reference(name: str) -> Node:
-    return {"$ref": f"#/components/schemas/{name}"}

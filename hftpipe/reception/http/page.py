@@ -6,7 +6,8 @@ from typing import Final
 import orjson
 
 from hftpipe.config import ServeLimits
-from hftpipe.reception.http.document import Node, tree
+from hftpipe.reception.http.document import tree
+from hftpipe.reception.http.openapi import Node
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0b6bcb; }
@@ -102,6 +103,8 @@ def _schema(name: str, schema: Node) -> str:
 def _compact(schema: Node) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "pattern" in schema:
+        return f"{schema['type']} like {schema['pattern']}"
     return f"{schema['type']} {schema['minimum']} to {schema['maximum']}"
 
 

@@ -15,9 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hftpipe.config import ServeLimits
 from hftpipe.reception.access.tls import server_context
 from hftpipe.reception.access.tokens import Gate
+from hftpipe.reception.console import Console
 from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.application import application
 from hftpipe.reception.http.connection import TRANSPORT, Connection, House
+from hftpipe.reception.http.dashboard.questions import Questions
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.sockets import BACKLOG, bound, listeners
 from hftpipe.validation import Rounding
@@ -27,7 +29,7 @@ _SWEEPS_PER_MESSAGE: Final = 10
 """A deadline is noticed so much of itself too late, at the most; and a second at the most."""
 _ABORT_S: Final = 1.0
 
-_HEADERS: Final = [("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
+_HEADERS: Final = [("x-content-type-options", "nosniff")]
 """Of every answer."""
 
 
@@ -35,10 +37,18 @@ class HttpServer:
     """One listening address; for the running event loop."""
 
     def __init__(
-        self, desk: Desk, gate: Gate, metrics: Metrics, *, limits: ServeLimits, rounding: Rounding
+        self,
+        desk: Desk,
+        gate: Gate,
+        metrics: Metrics,
+        console: Console,
+        *,
+        limits: ServeLimits,
+        rounding: Rounding,
     ) -> None:
+        self._questions = Questions(console, gate, metrics)
         config = Config(
-            application(desk, gate, metrics, limits=limits, rounding=rounding),
+            application(desk, gate, metrics, self._questions, limits=limits, rounding=rounding),
             http=HttpToolsProtocol,
             ws="none",
             lifespan="off",
@@ -54,7 +64,7 @@ class HttpServer:
         self._house = House(config, desk.budget, metrics, limits)
         self._house.emptied.set()
         self._servers: list[asyncio.Server] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, host: str, port: int, tls: tuple[Path, Path] | None) -> tuple[str, int]:
         """Listens; the address that it is, with a port of the system's choice for port 0.
@@ -75,7 +85,7 @@ class HttpServer:
                 ssl_shutdown_timeout=patience_s,
             )
             self._servers.append(server)
-        self._sweeper = loop.create_task(self._sweep())
+        self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._questions.keep_looking())]
         return bound(sockets[0])
 
     async def stop(self, deadline_s: float) -> None:
@@ -92,8 +102,8 @@ class HttpServer:
             for connection in self._connections():
                 connection.transport.abort()
             await self._is_empty_within(_ABORT_S)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def _connections(self) -> list[Connection]:
         return cast(list[Connection], list(self._house.state.connections))

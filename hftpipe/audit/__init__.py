@@ -1,0 +1,1 @@
+"""Looking back: the journal as it was recorded, decided anew, and compared with what is there."""

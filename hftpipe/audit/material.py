@@ -1,0 +1,193 @@
+"""One shard's recorded entries, opened: what a replay of any mode is made of."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hftpipe.audit.feed import Feed, check_start, log_entries, span_in_log, span_of
+from hftpipe.audit.journal import Journal
+from hftpipe.audit.window import Origin, Window
+from hftpipe.core.entry import Entry, Foreign
+from hftpipe.core.journal import Record, skipped_in
+from hftpipe.errors import LogForeign, PipelineMismatch
+from hftpipe.log.redis import RedisLogReader
+from hftpipe.ports import Topology
+from hftpipe.store.ids import IdReader
+from hftpipe.store.sqlite import shard_path, translated
+from hftpipe.wiring.pipeline import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Where recorded entries are, and which of them are meant.
+
+    shards: of the pipeline. window: what lies before its first entry is decided all the same, and not reported.
+    """
+
+    place: Place
+    shards: int
+    window: Window
+    origin: Origin = Origin.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class TakenAt:
+    """The transaction that took an id: number of its record, address of its entry, position in its source."""
+
+    number: int
+    address: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.address}, row {self.row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The entries of a shard, in order, numbered from 1 as the journal's records are.
+
+    records: how many there are. reported_from: the first one that is meant.
+    entries: those of a range of numbers that exist, both ends included. taker: where an id was taken, as far as the
+    journal knows.
+    feed: all of them, once. compare: takes in what a ledger has made of the entries of `feed`, and returns the first
+    record of which the journal says something else; 0 while there is none.
+    live: the journal; of the moment that the entries are of, where they come from it.
+    """
+
+    identity: tuple[str, int, int]
+    generation: int
+    records: int
+    reported_from: int
+    entries: Callable[[int, int], Iterator[Entry | Foreign]]
+    feed: Callable[[], Iterator[Entry | Foreign]]
+    taker: Callable[[int], TakenAt | None]
+    compare: Callable[[Sequence[Record]], int]
+    live: Callable[[], AbstractContextManager[Journal]]
+
+
+@contextmanager
+def opened(recording: Recording, shard: int) -> Iterator[Material]:
+    """Raises UsageError, PipelineMismatch, StoreDamaged, LogUnavailable and others as journal and log do."""
+    with ExitStack() as stack:
+        if recording.origin is Origin.LOG:
+            yield _from_log(recording, shard, stack)
+        else:
+            yield _from_journal(recording, shard, stack)
+
+
+def _from_journal(recording: Recording, shard: int, stack: ExitStack) -> Material:
+    path = shard_path(recording.place.home, shard)
+    journal = stack.enter_context(_open_journal(recording, path, shard))
+    logs: list[RedisLogReader] = []
+
+    def open_log() -> RedisLogReader:
+        logs.append(_open_log(recording, shard, stack))
+        _check_belongs(recording, logs[0], journal.identity)
+        return logs[0]
+
+    asked = None if recording.origin is Origin.JOURNAL else open_log
+    span = span_of(recording.window, journal, shard, asked)
+    feed = Feed(journal, span, logs[0] if logs else None)
+
+    def entries(first: int, last: int) -> Iterator[Entry | Foreign]:
+        in_journal = min(last, span.journal_last)
+        if first <= in_journal:
+            for page in journal.read(first, in_journal):
+                yield from (recorded.entry for recorded in page)
+        if logs and last > span.journal_last:
+            start, end = (
+                span.log_first.moved(number - span.journal_last - 1)
+                for number in (max(first, span.journal_last + 1), last)
+            )
+            yield from log_entries(logs[0], shard, recording.shards, start, end)
+
+    def compare(records: Sequence[Record]) -> int:
+        feed.compare(records)
+        return feed.disagrees
+
+    return Material(
+        journal.identity,
+        journal.checkpoint.id.generation,
+        span.records,
+        span.reported_from,
+        entries,
+        feed.entries,
+        lambda tx: _taker(journal, path, shard, tx),
+        compare,
+        lambda: nullcontext(journal),
+    )
+
+
+def _taker(journal: Journal, path: Path, shard: int, tx: int) -> TakenAt | None:
+    with translated(path):
+        numbers = IdReader(journal.connection).takers(np.array([tx], dtype=np.int64))
+    for number in numbers:
+        for page in journal.read(number, number):
+            entry, skipped = page[0].entry, skipped_in(page[0].record.outcomes)
+            if isinstance(entry, Entry) and entry.batch.txs is not None:
+                found = np.flatnonzero(entry.batch.is_moving & (entry.batch.txs == tx))
+                row = int(entry.batch.rows[found[found >= skipped][0]])
+                return TakenAt(number, f"{shard}/{entry.id}", row)
+    return None
+
+
+def _from_log(recording: Recording, shard: int, stack: ExitStack) -> Material:
+    log = _open_log(recording, shard, stack)
+    topology = topology_of(recording.place, log)
+    start = check_start(log, shard, topology.generation)
+    last, reported_from = span_in_log(recording.window, log, shard, start)
+
+    count = last.sequence - start.sequence + 1
+
+    def entries(first: int, last: int) -> Iterator[Entry | Foreign]:
+        return log_entries(log, shard, topology.shards, start.moved(first - 1), start.moved(last - 1))
+
+    return Material(
+        (topology.pipeline, shard, topology.shards),
+        topology.generation,
+        count,
+        reported_from,
+        entries,
+        lambda: entries(1, count),
+        lambda _: None,
+        lambda _: 0,
+        lambda: _open_journal(recording, shard_path(recording.place.home, shard), shard),
+    )
+
+
+def _open_journal(recording: Recording, path: Path, shard: int) -> Journal:
+    journal = Journal(path, shard, recording.shards)
+    if journal.identity[1:] != (shard, recording.shards):
+        journal.close()
+        _, found, of = journal.identity
+        raise PipelineMismatch(
+            f"{path} says that it is shard {found} of {of}, not {shard} of {recording.shards}: it was renamed, or "
+            "comes from another home. Put the right file there"
+        )
+    return journal
+
+
+def _open_log(recording: Recording, shard: int, stack: ExitStack) -> RedisLogReader:
+    connect = recording.place.connector(f"replay:{shard}")
+    return stack.enter_context(closing(RedisLogReader(connect, recording.place.keys, shard, "replay")))
+
+
+def topology_of(place: Place, log: RedisLogReader) -> Topology:
+    """What a log belongs to. Raises LogForeign when that is nothing."""
+    topology = log.topology()
+    if topology is None:
+        raise LogForeign(f"{place.endpoint()} holds no pipeline under the prefix {place.prefix}")
+    return topology
+
+
+def _check_belongs(recording: Recording, log: RedisLogReader, identity: tuple[str, int, int]) -> None:
+    topology = topology_of(recording.place, log)
+    if (topology.pipeline, topology.shards) != (identity[0], identity[2]):
+        place = recording.place
+        raise PipelineMismatch(
+            f"{place.home} holds pipeline {identity[0]}, {place.endpoint()} pipeline {topology.pipeline}. "
+            "Use the home and the server that belong together"
+        )

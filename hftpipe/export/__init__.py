@@ -1,0 +1,1 @@
+"""What all shards hold, for SQL: as one file of one moment, or live."""

@@ -1,0 +1,47 @@
+"""The stores of a home, as far as they are there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hftpipe.core.entry import EntryId
+from hftpipe.errors import StoreDamaged, StoreUnavailable
+from hftpipe.store.inspecting import ShardInspector, inspecting
+from hftpipe.store.reading import store_paths, summarise
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Which shards have a store, and how many shards the pipeline has; pipeline is empty when no store could say."""
+
+    folder: Path
+    pipeline: str
+    shards: int
+    paths: dict[int, Path]
+
+    @contextmanager
+    def inspecting(self, shard: int) -> Iterator[ShardInspector]:
+        """One shard's store of this moment. Raises as `store.inspecting`."""
+        with inspecting(self.paths[shard], shard, self.shards) as inspector:
+            yield inspector
+
+    def checkpoints(self) -> dict[int, EntryId]:
+        """The last entry that each shard has applied. Raises StoreUnavailable, StoreDamaged."""
+        return {shard: summarise(path).checkpoint.id for shard, path in self.paths.items()}
+
+
+def home_at(folder: Path) -> Home | None:
+    """What is there; None when there is no store. Raises StoreDamaged, StoreUnavailable when none can be read."""
+    paths = {int(path.stem.removeprefix("shard-")): path for path in store_paths(folder)}
+    fault: StoreDamaged | StoreUnavailable | None = None
+    for path in paths.values():
+        try:
+            summary = summarise(path)
+        except (StoreDamaged, StoreUnavailable) as error:
+            fault = error  # a damaged one stops its own shard, and no other
+        else:
+            return Home(folder, summary.pipeline, summary.shards, paths)
+    if fault is not None:
+        raise fault
+    return None

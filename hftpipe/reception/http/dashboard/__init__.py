@@ -1,0 +1,1 @@
+"""The page that shows the pipeline: its files, and the questions that it asks."""

@@ -1,0 +1,1 @@
+"""How much of what was applied stays in the log, so that it can be replayed from there."""
