@@ -11,6 +11,7 @@ import click
 import orjson
 
 from hftpipe.core.amount import render
+from hftpipe.core.printable import printable
 from hftpipe.store.reading import Balance
 
 Row = Sequence[object]
@@ -28,7 +29,7 @@ _renderings: list[Rendering] = []
 def say(line: str) -> None:
     """One line for people, or a record for programs (`spoken_as`); when nobody listens any more, the work goes on."""
     with suppress(BrokenPipeError):
-        click.echo(_renderings[-1](line) if _renderings else line, err=True)
+        click.echo(_renderings[-1](line) if _renderings else printable(line), err=True)
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def _balance_row(balance: Balance) -> Row:
 
 
 def write(columns: Sequence[str], rows: Iterable[Row], format_: str) -> None:
-    """Writes rows to stdout, CSV and JSON as they come."""
+    """Writes rows to stdout, CSV and JSON as they come. A table is for a terminal: what could steer that is escaped."""
     {"csv": _write_csv, "json": _write_json, "table": _write_table}[format_](columns, rows)
     sys.stdout.flush()
 
@@ -78,14 +79,21 @@ def _write_json(columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def _write_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    lines = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
-    for line in chain([columns], lines):
+    lines = [[printable(_cell(value)) for value in row] for row in rows]
+    heads = list(map(printable, columns))
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    for line in chain([heads], lines):
         cells = [
             cell.ljust(width) if _is_text(cell) else cell.rjust(width)
             for cell, width in zip(line, widths, strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Lines for people to stdout; what is in them of others cannot steer a terminal, nor look like another line."""
+    for line in lines:
+        click.echo(printable(line))
 
 
 def _cell(value: object) -> str:

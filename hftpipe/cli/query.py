@@ -30,7 +30,8 @@ def query(statement: str, param: tuple[str, ...], format_: str, home: Path | Non
     snapshot holds the same, so the same statement works there. An account's balance is found at once. `transactions`
     is decoded from the journals anew each time, a second or so for each million, less when few of its columns are
     named: for many questions take a snapshot, for one account or id use `hftpipe show`. With more than 10 shards
-    whatever the statement names is copied first. Needs no server and disturbs no worker.
+    whatever the statement names is copied first. Needs no server and disturbs no worker; while its rows are read, what
+    workers commit stays in their write-ahead logs.
 
     \b
     Examples:
@@ -38,7 +39,7 @@ def query(statement: str, param: tuple[str, ...], format_: str, home: Path | Non
       hftpipe query "select kind, outcome, count(*) from transactions group by 1, 2"
       hftpipe query "select * from balances_decimal where account = :a" --param a=42 --format json
     """
-    from hftpipe.cli.output import write
+    from hftpipe.cli.output import say, write
     from hftpipe.cli.progress import Bar
     from hftpipe.cli.signals import stop_on_signals
     from hftpipe.export.query import answered
@@ -51,7 +52,7 @@ def query(statement: str, param: tuple[str, ...], format_: str, home: Path | Non
     folder = home.absolute() if home is not None else default_home()
     with (
         Bar("transactions") as bar,
-        answered(folder, judged, Telling(bar.begin, bar.advance, stop.is_set)) as result,
+        answered(folder, judged, Telling(bar.begin, bar.advance, stop.is_set, say)) as result,
     ):
         bar.end()
         write(result.columns, result.rows, format_)

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,7 +138,7 @@ def _show_account(
 
 
 def _tell_account(story: "AccountStory") -> None:
-    from hftpipe.cli.output import write
+    from hftpipe.cli.output import write, write_lines
     from hftpipe.inspection.chart import text_chart
     from hftpipe.inspection.telling import (
         DISPUTE_COLUMNS,
@@ -149,16 +149,16 @@ def _tell_account(story: "AccountStory") -> None:
         step_rows,
     )
 
-    _write_lines(account_lines(story))
+    write_lines(account_lines(story))
     width = shutil.get_terminal_size((100, 24)).columns
     if chart := text_chart(curve_of(story), width, is_plain=not _is_unicode()):
         part = "all" if story.is_whole else "the newest"
-        _write_lines(["", f"total over {part} {len(story.history):,} transactions", *chart])
+        write_lines(["", f"total over {part} {len(story.history):,} transactions", *chart])
     if rows := step_rows(story):
-        _write_lines(["", f"last {len(rows):,} transactions"])
+        write_lines(["", f"last {len(rows):,} transactions"])
         write(STEP_COLUMNS, rows, "table")
     if rows := dispute_rows(story):
-        _write_lines(["", "disputes"])
+        write_lines(["", "disputes"])
         write(DISPUTE_COLUMNS, rows, "table")
 
 
@@ -177,28 +177,33 @@ def _is_unicode() -> bool:
 def _show_tx(
     found: "Home | None", home: Path, tx: int, open_place: "Callable[[], Place]", format_: str
 ) -> None:
-    from hftpipe.cli.output import write
+    from hftpipe.cli.output import say, write, write_lines
     from hftpipe.inspection.telling import NAMING_COLUMNS, naming_rows, transaction_lines, transaction_told
     from hftpipe.inspection.transaction import namings_of
 
-    namings = namings_of(found, tx) if found is not None else []
-    if not namings:
+    looked = namings_of(found, tx)
+    if not looked.namings:
         from hftpipe.inspection.backlog import waiting_namings
 
         with _backlog(found, home, open_place) as backlog:
-            namings = waiting_namings(backlog, found, tx)
+            looked = waiting_namings(backlog, home, looked, tx)
+    namings = looked.namings
     if format_ == "json":
         _write_object(transaction_told(tx, namings))
     elif format_ == "csv":
         write(NAMING_COLUMNS, naming_rows(namings), "csv")
     else:
-        _write_lines(transaction_lines(tx, namings))
+        write_lines(transaction_lines(tx, namings))
+    for shard, fault in looked.faults.items():
+        say(f"shard {shard} was not looked at: {fault}")
+    if looked.faults:
+        raise SystemExit(1)
 
 
 def _show_entry(
     found: "Home | None", home: Path, which: str, open_place: "Callable[[], Place]", format_: str
 ) -> None:
-    from hftpipe.cli.output import write
+    from hftpipe.cli.output import write, write_lines
     from hftpipe.inspection.entry import journaled
     from hftpipe.inspection.telling import MOVEMENT_COLUMNS, entry_lines, entry_told, movement_row
     from hftpipe.moments import parse_address
@@ -213,16 +218,16 @@ def _show_entry(
         from hftpipe.inspection.backlog import waiting_entry
 
         with _backlog(found, home, open_place) as backlog:
-            story = waiting_entry(backlog, found, shard, address.entry)
+            story = waiting_entry(backlog, home, shard, address.entry)
     rows = [movement_row(movement) for movement in story.movements]
     if format_ == "json":
         _write_object(entry_told(story))
     elif format_ == "csv":
         write(MOVEMENT_COLUMNS, rows, "csv")
     else:
-        _write_lines(entry_lines(story))
+        write_lines(entry_lines(story))
         if rows:
-            _write_lines([""])
+            write_lines([""])
             write(MOVEMENT_COLUMNS, rows, "table")
 
 
@@ -248,11 +253,6 @@ def _backlog(
         if backlog is None:
             _there(found, home)
         yield backlog
-
-
-def _write_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
 
 
 def _write_object(told: "Told") -> None:

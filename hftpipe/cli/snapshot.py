@@ -39,7 +39,7 @@ def snapshot(out: Path, force: bool, no_transactions: bool, home: Path | None) -
         taken = take_snapshot(
             folder,
             out.absolute(),
-            Telling(bar.begin, bar.advance, stop.is_set),
+            Telling(bar.begin, bar.advance, stop.is_set, say),
             force=force,
             with_transactions=not no_transactions,
         )

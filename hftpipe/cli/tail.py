@@ -121,12 +121,14 @@ def _follow(follower: "HomeFollower", last: int, write: "Callable[[Iterable[Move
 
 
 def _write_lines(movements: "Iterable[Movement]") -> None:
+    from hftpipe.core.printable import printable
     from hftpipe.inspection.telling import movement_row, position
 
     for movement in movements:
         when, entry, source, row, *others = movement_row(movement)
         cells = ["-" if value is None else value for value in others]
-        sys.stdout.write(f"{_LINE.format(when, entry, *cells, position(str(source), int(str(row))))}\n")
+        line = _LINE.format(when, entry, *cells, position(str(source), int(str(row))))
+        sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
 

@@ -1,11 +1,14 @@
 """All shards of a home at one moment: their databases, opened for reading before the first row is read.
 
-As long as it is held, what the workers commit goes to their write-ahead logs and stays there: these grow.
+They are begun one after the other. Where none has gone on when the last one is begun, all are as they were then; else
+they are begun again. As long as they are held, what the workers commit goes to their write-ahead logs and stays there:
+these grow.
 """
 
 import resource
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +18,12 @@ from hftpipe.export.relations import Relation, selection
 from hftpipe.store.reading import open_reading, store_paths
 from hftpipe.store.sqlite import check_version, one_row, translated
 
-_IDENTITY: Final = "SELECT pipeline, shard, shards, applied + refused FROM {database}.shard"
+TRIES_MAX: Final = 20
+
+_IDENTITY: Final = (
+    "SELECT pipeline, shard, shards, applied + refused, number, incarnation FROM {database}.shard"
+)
+_POINT: Final = "SELECT number, incarnation FROM shard"
 _FILES_PER_SHARD: Final = 3
 _OTHER_FILES: Final = 64
 
@@ -24,7 +32,8 @@ _OTHER_FILES: Final = 64
 class Shard:
     """A shard's database in a read transaction, on a connection that calls it `database`.
 
-    pipeline: its id, and its number of shards. transactions: decided ones.
+    pipeline: its id, and its number of shards. transactions: decided ones. point: its last journal record and its
+    incarnation, which change with each commit.
     """
 
     number: int
@@ -33,6 +42,7 @@ class Shard:
     database: str
     pipeline: tuple[str, int]
     transactions: int
+    point: tuple[int, int]
 
     def rows(self, relation: Relation, columns: Sequence[str]) -> Iterator[tuple[object, ...]]:
         """Some columns of the rows of a relation that is not decoded. Raises StoreUnavailable, StoreDamaged."""
@@ -44,7 +54,8 @@ class Shard:
 class Moment:
     """Raises UsageError when the home has no stores, StoreUnavailable and StoreDamaged when one cannot be read."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, warn: Callable[[str], None]) -> None:
+        """warn: takes a line where the shards are not of one moment."""
         paths = stores_of(home)
         make_room(len(paths))
         self._connections: list[sqlite3.Connection] = []
@@ -54,11 +65,7 @@ class Moment:
                 with translated(path):
                     self._connections.append(open_reading(path))
             opened = list(zip(paths, self._connections, strict=True))
-            for path, connection in opened:  # nothing else: the moments of the shards are as close as can be
-                with translated(path):
-                    connection.execute("BEGIN")
-                    check_version(connection, path)
-            self.shards = [opened_shard(path, connection, "main") for path, connection in opened]
+            self.shards = begun_together(lambda: _begun(opened), lambda: _ended(opened), warn)
             check_together(self.shards)
         except BaseException:
             self.close()
@@ -76,6 +83,50 @@ class Moment:
             connection.close()
 
 
+def _begun(opened: Sequence[tuple[Path, sqlite3.Connection]]) -> list[Shard]:
+    for path, connection in opened:  # nothing else: the moments of the shards are as close as can be
+        with translated(path):
+            connection.execute("BEGIN")
+            check_version(connection, path)
+    return [opened_shard(path, connection, "main") for path, connection in opened]
+
+
+def _ended(opened: Sequence[tuple[Path, sqlite3.Connection]]) -> None:
+    for path, connection in opened:
+        with translated(path):
+            connection.execute("ROLLBACK")
+
+
+def begun_together(
+    begin: Callable[[], list[Shard]], end: Callable[[], None], warn: Callable[[str], None]
+) -> list[Shard]:
+    """All shards, begun so that they are of one moment; each of its own, with a warning, where that cannot be had.
+
+    begin: begins to read them all. end: lets go of them.
+    """
+    shards = begin()
+    for _ in range(TRIES_MAX - 1):
+        if _all_stand(shards):
+            return shards
+        end()
+        shards = begin()
+    if not _all_stand(shards):
+        warn(
+            f"the shards commit so often that {TRIES_MAX} times no common moment of all was found: each is consistent "
+            "in itself, but not all are of the same moment. Ask again when less comes in, or stop the workers first"
+        )
+    return shards
+
+
+def _all_stand(shards: Sequence[Shard]) -> bool:
+    """Whether each shard is still where it is held: then all were there when the last one was begun."""
+    for shard in shards:
+        with translated(shard.path), closing(open_reading(shard.path)) as connection:
+            if one_row(connection, _POINT) != shard.point:
+                return False
+    return True
+
+
 def stores_of(home: Path) -> list[Path]:
     """The databases of a home. Raises UsageError when there is none."""
     paths = store_paths(home)
@@ -89,8 +140,10 @@ def stores_of(home: Path) -> list[Path]:
 def opened_shard(path: Path, connection: sqlite3.Connection, database: str) -> Shard:
     """A shard on a connection that is in a transaction. Raises StoreUnavailable, StoreDamaged."""
     with translated(path):
-        pipeline, shard, shards, transactions = one_row(connection, _IDENTITY.format(database=database))
-    return Shard(shard, path, connection, database, (pipeline, shards), transactions)
+        pipeline, shard, shards, transactions, *point = one_row(
+            connection, _IDENTITY.format(database=database)
+        )
+    return Shard(shard, path, connection, database, (pipeline, shards), transactions, (point[0], point[1]))
 
 
 def check_together(shards: Sequence[Shard]) -> None:

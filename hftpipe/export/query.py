@@ -14,7 +14,7 @@ from typing import Final
 
 from hftpipe.errors import HftpipeError, Interrupted, UsageError
 from hftpipe.export.decided import Filler, decided, wanted_columns
-from hftpipe.export.moment import Moment, Shard, check_together, opened_shard, stores_of
+from hftpipe.export.moment import Moment, Shard, begun_together, check_together, opened_shard, stores_of
 from hftpipe.export.relations import (
     DECIMAL_VIEWS,
     RELATIONS,
@@ -28,6 +28,7 @@ from hftpipe.export.relations import (
 )
 from hftpipe.export.statement import MEET_FUNCTIONS, Statement, authorize
 from hftpipe.export.telling import LOOK_STEPS, Telling
+from hftpipe.store.reading import reading_uri
 from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, check_version, translated
 
 _SETTINGS: Final = (
@@ -76,6 +77,7 @@ def answered(home: Path, statement: Statement, telling: Telling) -> Iterator[Res
             connection.execute("PRAGMA query_only=ON")
             connection.set_authorizer(authorize(lambda *_: True))
             cursor = connection.execute(statement.text, dict(statement.parameters))
+            stack.callback(cursor.close)  # a statement that is not at its end would keep the databases open
             columns = [name for name, *_ in cursor.description or ()]
             yield Result(_each_once(columns), _rows(cursor, home, telling))
 
@@ -89,7 +91,11 @@ def _prepare(
     ]
     paths = stores_of(home)
     is_attached = len(paths) <= connection.getlimit(sqlite3.SQLITE_LIMIT_ATTACHED)
-    shards = _attached(connection, paths) if is_attached else stack.enter_context(Moment(home)).shards
+    shards = (
+        _attached(connection, paths, telling)
+        if is_attached
+        else stack.enter_context(Moment(home, telling.warn)).shards
+    )
     for relation, named in used:
         if relation is TRANSACTIONS:
             _fill_transactions(connection, shards, named, telling)
@@ -103,17 +109,24 @@ def _prepare(
         connection.execute(temporary_view(name, query))
 
 
-def _attached(connection: sqlite3.Connection, paths: Sequence[Path]) -> list[Shard]:
-    """All of one moment: the first look at each database comes before any other."""
+def _attached(connection: sqlite3.Connection, paths: Sequence[Path], telling: Telling) -> list[Shard]:
     databases = [(path, path.stem.replace("-", "_")) for path in paths]
     for path, database in databases:
         with translated(path):
-            connection.execute(attachment(database), (f"{path.absolute().as_uri()}?mode=ro",))
-    connection.execute("BEGIN")
-    for path, database in databases:
-        with translated(path):
-            check_version(connection, path, database)
-    shards = [opened_shard(path, connection, database) for path, database in databases]
+            connection.execute(attachment(database), (reading_uri(path),))
+
+    def begin() -> list[Shard]:
+        """The first look at each database comes before any other."""
+        connection.execute("BEGIN")
+        for path, database in databases:
+            with translated(path):
+                check_version(connection, path, database)
+        return [opened_shard(path, connection, database) for path, database in databases]
+
+    def end() -> None:
+        connection.execute("ROLLBACK")
+
+    shards = begun_together(begin, end, telling.warn)
     check_together(shards)
     return shards
 

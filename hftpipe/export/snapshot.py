@@ -50,7 +50,7 @@ def take_snapshot(
     """
     check_target(target, home, force=force)
     relations = RELATIONS if with_transactions else RELATIONS[: RELATIONS.index(TRANSACTIONS)]
-    with Moment(home) as moment, whole_file(target, force=force) as draft:
+    with Moment(home, telling.warn) as moment, whole_file(target, force=force) as draft:
         with _writing(draft, target, telling) as connection:
             taken = _fill(connection, moment.shards, relations, telling)
         return Taken(*taken, draft.stat().st_size)

@@ -14,12 +14,13 @@ LOOK_STEPS: Final = 100_000
 class Telling:
     """begin: takes the number of transactions to come. advance: takes the number of those just read.
 
-    stopping: whether to end.
+    stopping: whether to end. warn: takes a line for people.
     """
 
     begin: Callable[[int], None]
     advance: Callable[[int], None]
     stopping: Callable[[], bool]
+    warn: Callable[[str], None] = lambda _: None
 
     def check(self) -> None:
         """Raises Interrupted when told to stop."""

@@ -1,8 +1,9 @@
 """What is in the log and not applied yet, looked at without starting a server."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import redis
@@ -11,9 +12,9 @@ from hftpipe.config import ConnectionLimits
 from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, decode
 from hftpipe.embedded import socket_path
 from hftpipe.errors import EntryDamaged, HftpipeError, NotThere, PipelineMismatch
-from hftpipe.inspection.entry import EntryStory, waiting, waiting_row
-from hftpipe.inspection.home import Home
-from hftpipe.inspection.transaction import Naming
+from hftpipe.inspection.entry import EntryStory, journaled, waiting, waiting_row
+from hftpipe.inspection.home import home_at
+from hftpipe.inspection.transaction import Looked, Naming, namings_of
 from hftpipe.log.connection import translated
 from hftpipe.log.keys import Keys
 from hftpipe.log.redis import RedisLogReader, read_topology
@@ -54,14 +55,17 @@ class Backlog:
         with self._log(shard) as log:
             return log.extent().last
 
-    def search(self, tx: int, checkpoints: Mapping[int, EntryId]) -> Found:
+    def search(self, tx: int, checkpoints: Mapping[int, EntryId], without: Container[int] = ()) -> Found:
         """Rows that name a transaction and wait.
 
         checkpoints: the last entry that each shard has applied; of a shard that is not named, all entries wait.
+        without: shards of which nobody knows what waits.
         """
         found = Found([], 0, is_whole=True)
         left = SEARCH_BYTES_MAX
         for shard in range(self.topology.shards):
+            if shard in without:
+                continue
             start = EntryId(self.topology.generation, 0)
             if shard in checkpoints:
                 start = checkpoints[shard].moved(1)
@@ -106,41 +110,58 @@ def backlog_of(place: Place, pipeline: str, report: Callable[[str], None]) -> It
     yield None if topology is None else Backlog(connect, place.keys, topology)
 
 
-def waiting_namings(backlog: Backlog | None, home: Home | None, tx: int) -> list[Naming]:
+def waiting_namings(backlog: Backlog | None, folder: Path, looked: Looked, tx: int) -> Looked:
     """Transactions that name an id and are not applied yet. backlog: None when it cannot be asked.
 
-    Raises NotThere when there is none.
+    looked: the journals, where there was none. What a worker comes to meanwhile has left the log, or is told from the
+    journal. Raises NotThere when there is none, and the first fault where a shard could not be looked at.
     """
-    if backlog is None:
-        raise NotThere(f"tx {tx} is in no journal, and the log could not be asked for it")
-    found = backlog.search(tx, {} if home is None else home.checkpoints())
-    if not found.movements and found.is_whole:
-        raise NotThere(f"tx {tx} is in no journal, and in none of the {found.entries:,} entries that wait")
-    if not found.movements:
-        raise NotThere(
-            f"tx {tx} is in no journal, and in none of the first {found.entries:,} entries that wait; the others were "
-            f"not searched: ask again when more are applied"
+    found = None if backlog is None else backlog.search(tx, looked.checkpoints, without=looked.faults)
+    again = namings_of(home_at(folder), tx)
+    if again.namings:
+        return again
+    if found is not None and found.movements:
+        told = "in the log, not applied yet: no worker has come to it"
+        return replace(
+            again, namings=[Naming(movement, False, told, None, None) for movement in found.movements]
         )
-    told = "in the log, not applied yet: no worker has come to it"
-    return [Naming(movement, False, told, None, None) for movement in found.movements]
-
-
-def waiting_entry(backlog: Backlog | None, home: Home | None, shard: int, entry_id: EntryId) -> EntryStory:
-    """An entry that is not applied yet. backlog: None when it cannot be asked. Raises NotThere when there is none."""
-    applied = {} if home is None else home.checkpoints()
-    upto = f"its journal ends with {shard}/{applied[shard]}" if shard in applied else "it has no journal"
-    if backlog is None:
-        raise NotThere(
-            f"entry {shard}/{entry_id} is not in the journal: {upto}, and the log could not be asked"
-        )
-    if shard >= backlog.topology.shards:
-        raise NotThere(f"there is no shard {shard}: the pipeline has {backlog.topology.shards}, from 0 on")
-    found = backlog.entry(shard, entry_id)
+    for fault in again.faults.values():
+        raise fault
     if found is None:
+        raise NotThere(f"tx {tx} is in no journal, and the log could not be asked for it")
+    if found.is_whole:
+        raise NotThere(f"tx {tx} is in no journal, and in none of the {found.entries:,} entries that wait")
+    raise NotThere(
+        f"tx {tx} is in no journal, and in none of the first {found.entries:,} entries that wait; the others were "
+        f"not searched: ask again when more are applied"
+    )
+
+
+def waiting_entry(backlog: Backlog | None, folder: Path, shard: int, entry_id: EntryId) -> EntryStory:
+    """An entry that is in no journal. backlog: None when it cannot be asked.
+
+    What a worker comes to meanwhile is told from the journal. Raises NotThere when there is none.
+    """
+    found, ends = None, "the log could not be asked"
+    if backlog is not None:
+        if shard >= backlog.topology.shards:
+            raise NotThere(
+                f"there is no shard {shard}: the pipeline has {backlog.topology.shards}, from 0 on"
+            )
+        found = backlog.entry(shard, entry_id)
         newest = backlog.newest(shard)
         ends = f"the log with {shard}/{newest}" if newest is not None else "nothing was ever appended"
-        raise NotThere(f"there is no entry {shard}/{entry_id}: {upto}, {ends}")
-    return waiting(shard, found)
+    home = home_at(folder)
+    story = journaled(home, shard, entry_id) if home is not None else None
+    if story is not None:
+        return story
+    if found is not None:
+        return waiting(shard, found)
+    applied = home.checkpoint(shard) if home is not None else None
+    upto = f"its journal ends with {shard}/{applied}" if applied is not None else "it has no journal"
+    if backlog is None:
+        raise NotThere(f"entry {shard}/{entry_id} is not in the journal: {upto}, and {ends}")
+    raise NotThere(f"there is no entry {shard}/{entry_id}: {upto}, {ends}")
 
 
 def _entries_from(log: RedisLogReader, first: EntryId) -> Iterator[RawEntry]:

@@ -1,5 +1,6 @@
 """What is applied in a home, as it is committed: all its shards, those too that appear later."""
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
@@ -46,8 +47,8 @@ class HomeFollower:
 
     def last(self, count: int) -> list[Movement]:
         """The last transactions of the shards that are there, at most so many, by time; `look` goes on behind them."""
-        found = [movement for shard in self._shards(is_first=True) for movement in shard.last(count)]
-        return _by_time(found)[-count:] if count else []
+        found = _by_time([shard.last(count) for shard in self._shards(is_first=True)])
+        return found[-count:] if count else []
 
     def look(self) -> Iterator[list[Movement]]:
         """What is new, in parts that each go by time; of one shard all is in its order."""
@@ -55,8 +56,8 @@ class HomeFollower:
         while is_more:
             looks = [shard.look() for shard in self._shards()]
             is_more = any(has_more for _, has_more in looks)
-            if found := [movement for part, _ in looks for movement in part]:
-                yield _by_time(found)
+            if found := _by_time([part for part, _ in looks]):
+                yield found
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -150,6 +151,6 @@ class _FollowedShard:
         return book.last_of(reversed(numbers), self._sort, count)
 
 
-def _by_time(movements: list[Movement]) -> list[Movement]:
-    """By shard they are in their order already, and stay so where clocks agree."""
-    return sorted(movements, key=lambda movement: movement.time_ms)
+def _by_time(parts: Sequence[Sequence[Movement]]) -> list[Movement]:
+    """Parts of several shards as one, each in its order still, where the clocks of its producers do not agree, too."""
+    return list(heapq.merge(*parts, key=lambda movement: movement.time_ms))

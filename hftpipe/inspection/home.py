@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from hftpipe.core.entry import EntryId
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.store.inspecting import ShardInspector, inspecting
 from hftpipe.store.reading import store_paths, summarise
+
+Fault: TypeAlias = StoreDamaged | StoreUnavailable
+"""Why a shard cannot be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +30,15 @@ class Home:
         with inspecting(self.paths[shard], shard, self.shards) as inspector:
             yield inspector
 
-    def checkpoints(self) -> dict[int, EntryId]:
-        """The last entry that each shard has applied. Raises StoreUnavailable, StoreDamaged."""
-        return {shard: summarise(path).checkpoint.id for shard, path in self.paths.items()}
+    def checkpoint(self, shard: int) -> EntryId | None:
+        """The last entry that a shard has applied; None without a store. Raises StoreUnavailable, StoreDamaged."""
+        return summarise(self.paths[shard]).checkpoint.id if shard in self.paths else None
 
 
 def home_at(folder: Path) -> Home | None:
     """What is there; None when there is no store. Raises StoreDamaged, StoreUnavailable when none can be read."""
     paths = {int(path.stem.removeprefix("shard-")): path for path in store_paths(folder)}
-    fault: StoreDamaged | StoreUnavailable | None = None
+    fault: Fault | None = None
     for path in paths.values():
         try:
             summary = summarise(path)

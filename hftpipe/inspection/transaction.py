@@ -1,17 +1,19 @@
 """All about one transaction id: who took it, who named it since, what became of each, and why."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hftpipe.core.entry import EntryId
 from hftpipe.core.ledger import Account, Deposit, DisputeState, Undisputable
 from hftpipe.core.rules import Refusal
 from hftpipe.core.transaction import Kind
 from hftpipe.core.why import APPLIED, Grounds, why
+from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.inspection.account import locked_by
 from hftpipe.inspection.collecting import Collected, Plan, collect, disputes_until, plan_of
-from hftpipe.inspection.home import Home
+from hftpipe.inspection.home import Fault, Home
 from hftpipe.ports import Movement
 from hftpipe.store.inspecting import ShardInspector
 
@@ -54,16 +56,34 @@ class _Named:
     movement: Movement
 
 
-def namings_of(home: Home, tx: int) -> list[Naming]:
-    """Applied and refused transactions that name an id, shard by shard, each shard's in the order decided.
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found of an id, and how far that reaches.
 
-    Raises StoreUnavailable, StoreDamaged.
+    namings: shard by shard, each shard's in the order decided. checkpoints: the last entry that each shard had applied
+    when its journal was looked at. faults: why the journals of the others could not be.
     """
+
+    namings: list[Naming]
+    checkpoints: Mapping[int, EntryId]
+    faults: Mapping[int, Fault]
+
+
+def namings_of(home: Home | None, tx: int) -> Looked:
+    """Applied and refused transactions that name an id. A damaged shard hides no other. home: None where none is."""
     found: list[Naming] = []
+    checkpoints: dict[int, EntryId] = {}
+    faults: dict[int, Fault] = {}
+    if home is None:
+        return Looked(found, checkpoints, faults)
     for shard in sorted(home.paths):
-        with home.inspecting(shard) as inspector:
-            found += _namings(inspector, shard, tx)
-    return found
+        try:
+            with home.inspecting(shard) as inspector:
+                found += list(_namings(inspector, shard, tx))
+                checkpoints[shard] = inspector.checkpoint.id
+        except (StoreDamaged, StoreUnavailable) as fault:
+            faults[shard] = fault
+    return Looked(found, checkpoints, faults)
 
 
 def _namings(inspector: ShardInspector, shard: int, tx: int) -> Iterator[Naming]:

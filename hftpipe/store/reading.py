@@ -174,10 +174,19 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def reading_uri(path: Path) -> str:
+    """What names a database to SQLite for reading: it may write, so that who closes last folds the write-ahead log in.
+
+    See `shard_book`. Where the file may not be written, SQLite reads it all the same.
+    """
+    return f"{path.absolute().as_uri()}?mode=rw"
+
+
 def open_reading(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing. Raises sqlite3.Error: see `translated`."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+    connection = sqlite3.connect(
+        reading_uri(path), uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None
+    )
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA trusted_schema=OFF")

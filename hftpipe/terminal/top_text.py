@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
+from hftpipe.core.printable import printable
 from hftpipe.status import NO_WORKER
 from hftpipe.telemetry.overview import Overview, ShardView
 from hftpipe.telemetry.rates import Rates, rates
@@ -251,7 +252,7 @@ def trouble(watched: Watched) -> str:
         for view in seen.shards
         if view.state.startswith(("stopped", "failed")) and view.state != NO_WORKER
     ]
-    return " | ".join(told)
+    return printable(" | ".join(told))
 
 
 def _tail(text: str, width: int) -> str:
@@ -264,5 +265,5 @@ def _fitted(lines: Iterable[str], width: int, bold: Sequence[int] = ()) -> Text:
     for place, line in enumerate(lines):
         if place:
             text.append("\n")
-        text.append(line[:width], style="bold" if place in bold else "")
+        text.append(printable(line)[:width], style="bold" if place in bold else "")
     return text

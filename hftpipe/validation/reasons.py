@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from hftpipe.core.printable import printable
+
 CONTENT_CHARACTERS_MAX: Final = 80
 """Longest excerpt of an invalid row that is kept, reported or logged."""
 
@@ -54,9 +56,7 @@ class Invalid:
 
 def shown(text: str) -> str:
     """Foreign text for a report or a log: at most 80 characters, each printable, the others as escapes."""
-    excerpt = text[: CONTENT_CHARACTERS_MAX + 1]
-    if not excerpt.isprintable():
-        excerpt = "".join(map(_escaped, excerpt))
+    excerpt = printable(text[: CONTENT_CHARACTERS_MAX + 1])
     if len(excerpt) <= CONTENT_CHARACTERS_MAX:
         return excerpt
     return excerpt[: CONTENT_CHARACTERS_MAX - 1] + "…"
@@ -65,7 +65,3 @@ def shown(text: str) -> str:
 def shown_bytes(line: bytes) -> str:
     """The same for bytes that need not be UTF-8."""
     return shown(line[: 4 * CONTENT_CHARACTERS_MAX + 4].decode("utf-8", "backslashreplace"))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

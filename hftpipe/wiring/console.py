@@ -1,10 +1,11 @@
 """What the page of the service asks, put together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from hftpipe.mending.dead import DeadLetter, Mending, dead_letters, drop, retry
+from hftpipe.mending.dead import LETTERS_MAX, Mending, dead_letters, drop, retry
+from hftpipe.reception.console import Letters
 from hftpipe.telemetry.overview import Overview
 from hftpipe.telemetry.recent import Recent, Samples
 
@@ -29,8 +30,10 @@ class PipelineConsole:
     def recent(self) -> Samples:
         return self._recent.samples()
 
-    def dead_letters(self) -> Sequence[DeadLetter]:
-        return dead_letters(self._home)
+    def dead_letters(self) -> Letters:
+        faults: dict[int, str] = {}
+        found = dead_letters(self._home, count_max=LETTERS_MAX + 1, faulty=faults.__setitem__)
+        return Letters(found[:LETTERS_MAX], len(found) > LETTERS_MAX, faults)
 
     def retry(self, shard: int, entry: str, who: str) -> str:
         return retry(self._mend(who), shard, entry)

@@ -15,8 +15,12 @@ import pytest
 
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import HftpipeError, Interrupted, JournalDamaged, PipelineMismatch, UsageError
+from hftpipe.export.moment import TRIES_MAX, Moment, Shard, begun_together, opened_shard
+from hftpipe.export.query import answered
 from hftpipe.export.snapshot import take_snapshot
+from hftpipe.export.statement import judge
 from hftpipe.export.telling import Telling
+from hftpipe.store.reading import open_reading
 from hftpipe.store.sqlite import shard_path
 from tests.export.written_home import SILENT, WrittenHome, batch, varied_home
 
@@ -180,6 +184,71 @@ def test_what_is_committed_meanwhile_does_not_show(tmp_path: Path) -> None:
     assert rows(out, "SELECT count(*), max(number) FROM entries GROUP BY shard") == before
     assert rows(out, "SELECT records FROM shards") == [(number,) for _, number in before]
     assert of_all_shards(home, "SELECT max(number) FROM entries") == [(number + 1,) for _, number in before]
+
+
+class Commits:
+    """A worker that commits to one shard after the other, between two looks, so many times."""
+
+    def __init__(self, home: WrittenHome, count: int) -> None:
+        self.home = home
+        self.left = count
+        self.position = 335
+
+    def one(self) -> None:
+        if self.left:
+            self.left -= 1
+            for shard in range(self.home.shards):
+                row = self.position + 1
+                self.home.append(shard, self.position, batch(shard, self.home.shards, "D", row, [row * 10]))
+            self.position += 1
+            self.home.work()
+
+
+@pytest.mark.parametrize(("commits", "is_one_moment"), [(0, True), (3, True), (TRIES_MAX, False)])
+def test_all_shards_are_of_one_moment(tmp_path: Path, commits: int, *, is_one_moment: bool) -> None:
+    """Where a shard went on between the first beginning and the last, all are begun again; for ever is said."""
+    worker = Commits(varied_home(tmp_path, 2), commits)
+    paths = [shard_path(tmp_path, shard) for shard in range(2)]
+    connections = [open_reading(path) for path in paths]
+    warnings: list[str] = []
+    ended: list[int] = []
+
+    def begin() -> list[Shard]:
+        found: list[Shard] = []
+        for path, connection in zip(paths, connections, strict=True):
+            connection.execute("BEGIN")
+            found.append(opened_shard(path, connection, "main"))
+            if len(found) == 1:
+                worker.one()
+        return found
+
+    def end() -> None:
+        ended.append(worker.left)
+        for connection in connections:
+            connection.execute("ROLLBACK")
+
+    shards = begun_together(begin, end, warnings.append)
+    assert (shards[0].point == shards[1].point) is is_one_moment
+    assert len(ended) == min(commits, TRIES_MAX - 1)
+    assert len(warnings) == (not is_one_moment)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("shards", [2, 11])
+def test_who_reads_last_folds_the_write_ahead_log_in(tmp_path: Path, shards: int) -> None:
+    """A worker that stops meanwhile cannot; whoever copies the database file alone then misses nothing."""
+    home = varied_home(tmp_path, shards)
+    text = "select account from balances order by account"
+    with answered(tmp_path, judge(text, {}), SILENT) as result, Moment(tmp_path, print):
+        next(result.rows)
+        home.append(0, 335, batch(0, shards, "DDD", 336, [3_000, 3_001, 3_002]))
+        home.work()
+        assert list(tmp_path.glob("*-wal"))
+    assert not list(tmp_path.glob("*-wal"))
+    with closing(sqlite3.connect(f"{shard_path(tmp_path, 0).as_uri()}?immutable=1", uri=True)) as connection:
+        late = connection.execute("SELECT count(*) FROM transaction_log WHERE row BETWEEN 336 AND 338")
+        assert late.fetchall() == [(3,)]
 
 
 # --- whole, or not there -----------------------------------------------------------------------------------------

@@ -22,12 +22,20 @@ class Books:
         self._rows: dict[tuple[int, str], int] = {}
         self._next: dict[int, int] = {}
 
-    def entry(self, rows: Sequence[Row], *, shard: int = 0, source: str = "/data/monday.csv") -> Entry:
-        """The next entry of a shard. Rows of a file begin with line 2."""
+    def entry(
+        self,
+        rows: Sequence[Row],
+        *,
+        shard: int = 0,
+        source: str = "/data/monday.csv",
+        time_ms: int | None = None,
+    ) -> Entry:
+        """The next entry of a shard. Rows of a file begin with line 2. time_ms: of another clock."""
         before = self._rows.get((shard, source), 1)
         sequence = self._next.get(shard, 0)
         batch = batch_of(rows, range(before + 1, before + 1 + len(rows)))
-        fields = encode(source, before if before > 1 else 0, batch, TIME_MS + 1_000 * sequence)
+        at_ms = TIME_MS + 1_000 * sequence if time_ms is None else time_ms
+        fields = encode(source, before if before > 1 else 0, batch, at_ms)
         entry = decode(RawEntry(EntryId(1, sequence), fields), shard, self.topology.shards)
         assert isinstance(entry, Entry)
         self._rows[shard, source] = before + len(rows)

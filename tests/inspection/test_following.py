@@ -12,7 +12,7 @@ from hftpipe.ports import Movement
 from hftpipe.store.following import LOOK_BACK_RECORDS_MAX, Sort
 from hftpipe.store.sqlite import shard_path
 from tests.core.driver import Row
-from tests.inspection.prepared import Books
+from tests.inspection.prepared import TIME_MS, Books
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def test_the_last_ones_come_first_and_then_what_is_new(books: Books) -> None:
         [103, *(10 * number + each for number in range(1, 41) for each in (0, 1))]
     )
     assert watcher.look() == []
+    watcher.follower.close()
+
+
+def test_the_order_of_a_shard_stays_where_its_producers_clocks_do_not_agree(books: Books) -> None:
+    """The time of an append is that of whoever appended: what he had 1 s too early was decided when it was decided."""
+    late = [books.entry(deposits(tx, 1), time_ms=TIME_MS - 1_000 * tx) for tx in range(1, 4)]
+    watcher = Watcher(books)
+    assert watcher.last(9) == []
+    books.commit(*late)
+    books.add(deposits(101, 1, account=1), shard=1)
+    assert [tx for tx in watcher.look() if tx != 101] == [1, 2, 3]
+    assert [tx for tx in Watcher(books).last(9) if tx != 101] == [1, 2, 3]
     watcher.follower.close()
 
 

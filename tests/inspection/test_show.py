@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hftpipe.cli.main import main
+from hftpipe.store.sqlite import shard_path
 from tests.inspection.prepared import Books
 
 
@@ -62,6 +63,27 @@ def test_an_entry_is_shown(home: Path) -> None:
     told = orjson.loads(show(home, "entry", "0/1-2", "--format", "json").stdout)
     assert (told["state"], told["fields"], told["transactions"]) == ("dead", {"hello": "w\\xffrld"}, [])
     assert len(show(home, "entry", "0/1-0", "--format", "csv").stdout.splitlines()) == 3
+
+
+def test_a_damaged_shard_hides_nothing_of_the_others(home: Path) -> None:
+    """What was found is shown; that there may be more is said, and the command fails."""
+    shard_path(home, 1).write_bytes(b"nonsense" * 1_000)
+    found = show(home, "tx", "1", "--format", "json", code=1)
+    assert [each["outcome"] for each in orjson.loads(found.stdout)["transactions"]] == ["applied", "applied"]
+    assert "shard 1 was not looked at: " in found.stderr
+    assert "shard-0001.db is damaged" in found.stderr
+    assert "shard-0001.db is damaged" in show(home, "tx", "99", code=1).output
+    assert "account 4 is not known" in show(home, "account", "4", code=1).output
+    assert "entry 0/1-9 is not in the journal" in show(home, "entry", "0/1-9", code=1).output
+
+
+def test_a_strangers_text_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    """The name of a source, and what a dead letter holds."""
+    with closing(Books(tmp_path / "home")) as books:
+        books.commit(books.entry([("D", 2, 1, 5)], source="/in/\x1b]0;x\x07.csv"), books.foreign())
+        for words in (("tx", "1"), ("account", "2"), ("entry", "0/1-0"), ("entry", "0/1-1")):
+            assert "\x1b" not in show(books.home, *words).stdout, words
+        assert r"/in/\x1b]0;x\x07.csv, line 2" in show(books.home, "tx", "1").stdout
 
 
 @pytest.mark.parametrize(

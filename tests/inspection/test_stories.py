@@ -43,7 +43,7 @@ def home_of(books: Books) -> Home:
 
 
 def whys(books: Books, tx: int) -> list[str]:
-    return [naming.why for naming in namings_of(home_of(books), tx)]
+    return [naming.why for naming in namings_of(home_of(books), tx).namings]
 
 
 def story_of(books: Books, account: int, at: Moment | None = None, last: int = 10) -> AccountStory:
@@ -130,7 +130,7 @@ def test_what_is_not_known_is_said(
 def test_a_transaction_is_told_with_all_that_named_it(books: Books) -> None:
     """Where it came from, the balance around it, and each dispute with the state that it found."""
     books.add(*DISPUTED)
-    namings = namings_of(home_of(books), 1)
+    namings = namings_of(home_of(books), 1).namings
     assert [naming.why for naming in namings] == [
         "deposit: 5.0000 comes in → applied",
         "dispute: 5.0000 of tx 1, which was undisputed, is held → applied",
@@ -193,14 +193,14 @@ def test_an_id_that_several_shards_took_is_told_of_each(books: Books) -> None:
     """Nothing keeps sources from using it twice."""
     books.add([("D", 2, 1, MONEY)])
     books.add([("W", 3, 1, MONEY)], shard=1)
-    assert [naming.movement.shard for naming in namings_of(home_of(books), 1)] == [0, 1]
-    assert namings_of(home_of(books), 2) == []
+    assert [naming.movement.shard for naming in namings_of(home_of(books), 1).namings] == [0, 1]
+    assert namings_of(home_of(books), 2).namings == []
 
 
 def test_a_row_that_is_no_line_of_a_file_is_not_called_one(books: Books) -> None:
     """Those of the service and of the inbox are counted."""
     books.commit(books.entry([("D", 2, 1, MONEY)], source="serve:host:1"))
-    lines = transaction_lines(1, namings_of(home_of(books), 1))
+    lines = transaction_lines(1, namings_of(home_of(books), 1).namings)
     assert "  source   serve:host:1, row 2" in lines
 
 

@@ -80,7 +80,7 @@ class Client:
 
 def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
     """A whole request; `content_type=…` is the header Content-Type."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from hftpipe.core.commit import Totals
+from hftpipe.mending.dead import LETTERS_MAX
 from hftpipe.ports import Outgoing
 from hftpipe.reception.access.tokens import Gate
+from hftpipe.reception.console import Letters
 from hftpipe.reception.http.dashboard.questions import Questions
 from hftpipe.reception.metrics import Metrics
 from hftpipe.store.reading import summarise
@@ -262,13 +264,42 @@ def test_an_administrator_retries_and_drops_and_is_written_down(
         ):
             assert (await client.ask("POST", path, b"{}", **asks)).status == 404, path
         answer = await client.ask("GET", "/v1/dead", authorization=tokens["read"])
-        assert answer.json == {"dead": [], "count": 0}
+        assert answer.json == {"dead": [], "count": 0, "has_more": False, "faults": []}
 
     served(hall, scenario, gate)
     hall.work()
     assert summarise(shard_path(hall.home, 1)).checkpoint.totals.applied == 1
     who = "admin over HTTP"
     assert decisions(hall.home) == [("retried", "1/1-0", who), ("dropped", "1/1-1", who)]
+
+
+def test_a_damaged_shard_hides_no_other_ones_letters(hall: HttpHall) -> None:
+    """It is told beside them, and why."""
+    shard_path(hall.home, 2).write_bytes(b"nonsense" * 1_000)
+
+    async def scenario(client: Client) -> None:
+        answer = await client.ask("GET", "/v1/dead")
+        assert (answer.status, answer.json["count"], answer.json["has_more"]) == (200, 1, False)
+        assert answer.json["dead"][0]["entry"] == "1-0"
+        (fault,) = answer.json["faults"]
+        assert fault["shard"] == 2
+        assert "shard-0002.db is damaged" in fault["why"]
+
+    served(hall, scenario)
+
+
+def test_more_letters_than_are_counted_are_told(hall: HttpHall) -> None:
+    """A number that is too low would be taken for the truth."""
+    for _ in range(LETTERS_MAX):
+        hall.log.append(Outgoing(1, PLAIN))
+    hall.work()
+
+    async def scenario(client: Client) -> None:
+        told = (await client.ask("GET", "/v1/dead")).json
+        assert (told["count"], told["has_more"]) == (LETTERS_MAX, True)
+        assert len(told["dead"]) < LETTERS_MAX
+
+    served(hall, scenario)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------
@@ -289,8 +320,8 @@ class SlowConsole:
     def recent(self) -> object:
         return {}
 
-    def dead_letters(self) -> list[object]:
-        return []
+    def dead_letters(self) -> Letters:
+        return Letters([], False, {})
 
     def retry(self, shard: int, entry: str, who: str) -> str:
         raise NotImplementedError

@@ -24,12 +24,12 @@ def hall(tmp_path: Path) -> HttpHall:
 
 
 def post(*lines: str, body: bytes = b"", path: str = "/v1/transactions", content_type: bytes = JSON) -> bytes:
-    head = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Type: {content_type.decode()}", *lines]
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type.decode()}", *lines]
     return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1") + body
 
 
 def get(path: str, *lines: str) -> bytes:
-    return ("\r\n".join([f"GET {path} HTTP/1.1", "Host: test", *lines]) + "\r\n\r\n").encode("latin-1")
+    return ("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *lines]) + "\r\n\r\n").encode("latin-1")
 
 
 CHUNKED = "Transfer-Encoding: chunked"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from hftpipe.cli.output import counted, say, write, write_balances
+from hftpipe.cli.output import counted, say, write, write_balances, write_lines
 from hftpipe.core.transaction import INT64_MAX
 from hftpipe.store.reading import Balance
 
@@ -140,6 +140,25 @@ def test_a_line_for_people_goes_to_stderr(capsys: pytest.CaptureFixture[str]) ->
     say("read 3")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "read 3\n")
+
+
+STEERING = "a\x1b]0;title\x07\x1b[2J\nb\x9b\u202e\udcff"
+STEERING_SHOWN = r"a\x1b]0;title\x07\x1b[2J\nb\x9b\u202e\udcff"
+
+
+def test_what_could_steer_a_terminal_is_shown_as_escapes(
+    page: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sources, fields and reasons are strangers' text; columns are a statement's. Programs are given it as it is."""
+    table = page.rows([STEERING, "n"], [(STEERING, 1)], "table").splitlines()
+    assert [line.split("  ")[0] for line in table] == [STEERING_SHOWN] * 2
+    say(STEERING)
+    write_lines([STEERING, "├ 1 → 2"])
+    captured = capsys.readouterr()
+    assert captured.err == f"{STEERING_SHOWN}\n"
+    assert captured.out == f"{STEERING_SHOWN}\n├ 1 → 2\n"
+    assert json.loads(page.rows(["a"], [("\x1b",)], "json")) == [{"a": "\x1b"}]
+    assert page.rows(["a"], [("\x1b",)], "csv") == "a\n\x1b\n"
 
 
 @pytest.mark.parametrize(

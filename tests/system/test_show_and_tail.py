@@ -9,6 +9,12 @@ import orjson
 from click.testing import CliRunner
 
 from hftpipe.cli.main import main
+from hftpipe.core.entry import EntryId
+from hftpipe.inspection.backlog import backlog_of, waiting_entry, waiting_namings
+from hftpipe.inspection.entry import EntryState
+from hftpipe.inspection.home import home_at
+from hftpipe.inspection.transaction import namings_of
+from hftpipe.wiring.pipeline import Place
 from tests.system.support import System, wait_for
 
 
@@ -37,6 +43,13 @@ def test_what_waits_in_the_log_is_found_while_the_server_runs(system: System) ->
     assert "in none of the 1 entries that wait" in show("tx", "2", code=1)
     assert "there is no entry 0/1-1" in show("entry", "0/1-1", code=1)
     assert "there is no shard 9" in show("entry", "9/1-1", code=1)
+    # What a worker comes to between the look at the journals and the look at the log is told as it is.
+    looked = namings_of(home_at(system.home), 1)
+    with backlog_of(Place(system.home), "", print) as backlog:
+        system.drain()
+        (naming,) = waiting_namings(backlog, system.home, looked, 1).namings
+        story = waiting_entry(backlog, system.home, 0, EntryId(1, 0))
+    assert (naming.movement.outcome, story.state) == ("applied", EntryState.APPLIED)
 
 
 def test_tail_follows_a_home_from_before_it_is_there_until_it_is_told_to_stop(system: System) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from hftpipe.reception.http.dashboard.questions import Questions, require_decide
 from hftpipe.reception.http.document import document
 from hftpipe.reception.http.doors import admit, query_options
 from hftpipe.reception.http.lookups import Lookups
+from hftpipe.reception.http.names import Addressed, Names
 from hftpipe.reception.http.page import page
 from hftpipe.reception.http.refused import JSON, Refused, retry_after
 from hftpipe.reception.http.submission import Submissions
@@ -36,9 +37,16 @@ Decision: TypeAlias = Callable[[Request, str], Awaitable[Response]]
 
 
 def application(
-    desk: Desk, gate: Gate, metrics: Metrics, questions: Questions, *, limits: ServeLimits, rounding: Rounding
+    desk: Desk,
+    gate: Gate,
+    metrics: Metrics,
+    questions: Questions,
+    names: Names,
+    *,
+    limits: ServeLimits,
+    rounding: Rounding,
 ) -> Counting:
-    """Answers every request; for one event loop."""
+    """Answers every request; for one event loop. names: what the service may be called where nobody needs a token."""
     lookups, assets = Lookups(desk), Assets()
 
     async def ready(_: Request) -> Response:
@@ -79,17 +87,10 @@ def application(
             open_to_all("/", assets.page),
             *(open_to_all(f"/assets/{name}", assets.file) for name in assets.names),
         ],
-        exception_handlers={
-            Refused: _refused,
-            Unacknowledged: _unacknowledged,
-            PassingFault: _store_away,
-            ShardStopped: _store_away,
-            HTTPException: _not_here,
-            Exception: _bug,
-        },
+        exception_handlers=_ANSWERS,
     )
     starlette.router.redirect_slashes = False
-    return Counting(Unstored(starlette), metrics)
+    return Counting(Unstored(starlette if gate.is_guarded else Addressed(starlette, names)), metrics)
 
 
 def _endpoint(handler: Handler, gate: Gate | None = None) -> Handler:
@@ -126,9 +127,7 @@ def _always(response: Response) -> Handler:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    refused = cast(Refused, error)
-    # Nobody knows whether a client that waits for the word to send its body now sends it or not.
-    return refused.response(connection="close") if "expect" in request.headers else refused.response()
+    return cast(Refused, error).answer("expect" in request.headers)
 
 
 async def _unacknowledged(request: Request, error: Exception) -> Response:
@@ -169,3 +168,11 @@ _STORE_AWAY: Final = Refused(
     503, "store_away", "the store cannot be read for now; see: hftpipe status", headers=retry_after(1)
 )
 _BUG: Final = Refused(500, "internal", "the service failed at this request; its log says more")
+_ANSWERS: Final[dict[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    Refused: _refused,
+    Unacknowledged: _unacknowledged,
+    PassingFault: _store_away,
+    ShardStopped: _store_away,
+    HTTPException: _not_here,
+    Exception: _bug,
+}

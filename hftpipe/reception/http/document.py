@@ -8,7 +8,7 @@ from hftpipe.config import LINE_BYTES_MAX, ServeLimits
 from hftpipe.core.ledger import Refusal
 from hftpipe.core.transaction import INT64_MAX
 from hftpipe.reception.http.dashboard.document import console_paths, console_schemas
-from hftpipe.reception.http.openapi import Node, answer, error, object_of, reference, refusals
+from hftpipe.reception.http.openapi import Node, answer, error, misdirected, object_of, reference, refusals
 from hftpipe.validation import InvalidReason
 from hftpipe.validation.fields import FIELDS, LETTER_OF_KIND
 
@@ -172,7 +172,7 @@ def _probe(summary: str, word: str, *, ready: bool) -> Node:
     if ready:
         answers["503"] = error("No; the message says why.")
     answers["400"] = error("It has no options.")
-    return {"operationId": word, "summary": summary, "responses": answers}
+    return {"operationId": word, "summary": summary, "responses": {**answers, **misdirected()}}
 
 
 def _in_path(name: str) -> Node:

@@ -12,8 +12,19 @@ def refusals(scope: str) -> Node:
     return {
         "400": error("What was sent cannot be read: no JSON, an unknown option, or no HTTP."),
         "401": error("No token, or none that is known."),
-        "403": error(f"The token has not the scope {scope.lower()}."),
+        "403": error(
+            f"The token has not the scope {scope.lower()}; or, where none is needed, a page of another place sends."
+        ),
+        **misdirected(),
     }
+
+
+def misdirected() -> Node:
+    """What any request may be answered with that names another host."""
+    told = (
+        "No token is needed, and Host is neither an address by number, localhost, nor a name of this machine."
+    )
+    return {"421": error(told)}
 
 
 def answer(description: str, *names: str) -> Node:

@@ -31,6 +31,11 @@ class Refused(HftpipeError):
         self.more = more or {}
         self.headers = headers or {}
 
+    def answer(self, is_expecting: bool) -> Response:
+        """The answer to a request; is_expecting: whether its client waits for the word to send its body."""
+        # Nobody knows whether he now sends it or not.
+        return self.response(connection="close") if is_expecting else self.response()
+
     def response(self, **headers: str) -> Response:
         """The answer, with further headers."""
         body = orjson.dumps({"error": self.code, "message": str(self), **self.more})

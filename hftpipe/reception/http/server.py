@@ -20,6 +20,7 @@ from hftpipe.reception.desk import Desk
 from hftpipe.reception.http.application import application
 from hftpipe.reception.http.connection import TRANSPORT, Connection, House
 from hftpipe.reception.http.dashboard.questions import Questions
+from hftpipe.reception.http.names import Names
 from hftpipe.reception.metrics import Metrics
 from hftpipe.reception.sockets import BACKLOG, bound, listeners
 from hftpipe.validation import Rounding
@@ -47,8 +48,9 @@ class HttpServer:
         rounding: Rounding,
     ) -> None:
         self._questions = Questions(console, gate, metrics)
+        self._names = Names()
         config = Config(
-            application(desk, gate, metrics, self._questions, limits=limits, rounding=rounding),
+            application(desk, gate, metrics, self._questions, self._names, limits=limits, rounding=rounding),
             http=HttpToolsProtocol,
             ws="none",
             lifespan="off",
@@ -71,6 +73,7 @@ class HttpServer:
 
         tls: certificate and key. Raises UsageError (the files of TLS, the address).
         """
+        self._names.add(host)
         loop = asyncio.get_running_loop()
         context = server_context(*tls) if tls else None
         patience_s = self._limits.message_ms / 1000 if tls else None

@@ -47,7 +47,16 @@ def console_schemas() -> Node:
             }
         ),
         "DeadLetters": object_of(
-            {"dead": {"type": "array", "items": reference("DeadLetter")}, "count": _COUNT}
+            {
+                "dead": {"type": "array", "items": reference("DeadLetter")},
+                "count": _COUNT,
+                "has_more": {"type": "boolean", "description": "Whether there are more than were counted."},
+                "faults": {
+                    "type": "array",
+                    "items": object_of({"shard": _COUNT, "why": _TEXT}),
+                    "description": "Shards that cannot be read: what letters they have is not known.",
+                },
+            }
         ),
         "Retried": object_of({"entry": _TEXT}),
         "Dropped": object_of({"dropped": _TEXT}),

@@ -60,8 +60,17 @@ class Questions:
     async def dead(self, _: Request) -> Response:
         """Dead letters that nobody has decided on."""
         async with self._listing:
-            letters = await asyncio.to_thread(self._console.dead_letters)
-        return _answer({"dead": letters[:_LETTERS_MAX], "count": len(letters)})
+            found = await asyncio.to_thread(self._console.dead_letters)
+        faults = [{"shard": shard, "why": why} for shard, why in found.faults.items()]
+        count = len(found.letters)
+        return _answer(
+            {
+                "dead": found.letters[:_LETTERS_MAX],
+                "count": count,
+                "has_more": found.has_more,
+                "faults": faults,
+            }
+        )
 
     async def retry(self, request: Request, who: str) -> Response:
         """Appends one again."""

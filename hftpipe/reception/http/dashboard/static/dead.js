@@ -73,8 +73,11 @@ export async function showDeadLetters() {
   let told;
   try {
     told = await ask("/v1/dead");
-  } catch {
-    return; // the overview is asked more often, and says what is wrong
+  } catch (failure) {
+    // That nobody answers, or a token is needed, is said by the overview, which is asked more often.
+    if (failure.status >= 500) put("dead-faults", `Dead letters cannot be listed: ${failure.message}`);
+    shown = "";
+    return;
   }
   const now = JSON.stringify(told);
   if (now === shown) return; // else the focus would be lost
@@ -82,5 +85,8 @@ export async function showDeadLetters() {
   byId("dead").replaceChildren(...told.dead.map(rowOf));
   byId("dead-scroll").hidden = !told.count;
   const part = told.count > told.dead.length ? `, the first ${grouped(told.dead.length)} are shown` : "";
-  put("dead-count", told.count ? `${counted(told.count, "waits", "wait")} for a decision${part}` : "none");
+  const all = told.has_more ? `more than ${grouped(told.count)} wait` : counted(told.count, "waits", "wait");
+  const none = told.faults.length ? "none in the other shards" : "none";
+  put("dead-count", told.count ? `${all} for a decision${part}` : none);
+  put("dead-faults", told.faults.map(({ shard, why }) => `Shard ${shard} is left out: ${why}`).join(" "));
 }
