@@ -3,8 +3,8 @@
 `HFTPIPE_FAULT=<point>:<n>:<action>[,…]` acts when the point is reached for the n-th time. Points:
 `ingest.pre_append`, `ingest.post_append`, `worker.read`, `worker.applied`, `store.in_transaction`,
 `worker.committed`, `worker.acknowledged`, `inbox.read`, `inbox.appended`, `inbox.noted`, `inbox.rejected`, and of
-`hftpipe dead` and `repair` `dead.checked`, `dead.appended`, `dead.decided`, `repair.owned`, `repair.log_ready`,
-`repair.committed`, `rebuild.verified`, `rebuild.kept`, `rebuild.swapped`. Actions:
+`hftpipe dead` and `repair` `dead.checked`, `dead.looked`, `dead.appended`, `dead.decided`, `repair.owned`,
+`repair.log_ready`, `repair.committed`, `rebuild.verified`, `rebuild.kept`, `rebuild.swapped`. Actions:
 `kill`, `stop` (SIGSTOP), `eio` (a passing fault), `delay` (1 s).
 """
 
@@ -33,6 +33,7 @@ POINTS: Final = frozenset(
         "inbox.noted",
         "inbox.rejected",
         "dead.checked",
+        "dead.looked",
         "dead.appended",
         "dead.decided",
         "repair.owned",

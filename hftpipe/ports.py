@@ -5,7 +5,7 @@ Ingest and worker know only these protocols. Every adapter, the memory ones too,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from hftpipe.core.commit import Checkpoint, Commit
@@ -120,7 +120,7 @@ class LogReader(LogView, Protocol):
     def attach(self, checkpoint: EntryId) -> EntryId:
         """Makes this consumer the group's only one: all that is pending becomes its own, others are removed.
 
-        Creates a missing group at the checkpoint. Acknowledges what is pending at or below the checkpoint.
+        Creates a missing group at the checkpoint. What is at or below the checkpoint counts as handed out, and as done.
         Returns the last id that the group has delivered: entries up to there must be read with `range`.
         """
 
@@ -179,11 +179,15 @@ class LogMender(LogView, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who owns a shard: `owner` is empty when nobody does; `beat` moves while the owner is alive."""
+    """Who owns a shard: `owner` is empty when nobody does; `beat` moves while the owner is alive.
+
+    stopped: why the last owner could not go on; empty otherwise.
+    """
 
     epoch: int
     owner: str
     beat: int
+    stopped: str = field(default="", compare=False)
 
 
 class Store(Protocol):

@@ -96,7 +96,7 @@ class Producer:
         self._backoff = Backoff(limits.retry_first_ms, limits.retry_max_ms, surroundings.random.random)
         self._anchors: dict[int, Anchor] = {}
         self._losses_seen: dict[int, int] = {}
-        """How many losses of each shard were accepted when its rows were last appended from the start on."""
+        """What was announced of each shard's accepted losses when its rows were last appended from the start on."""
         self._room = [0] * topology.shards
         self.appended_entries = 0
         self.losses = 0
@@ -131,6 +131,8 @@ class Producer:
         A row that was confirmed to a former producer of this source is in none of the entries.
         Raises TailLost (resumable sources), LogForeign when the log is no longer this pipeline's, Interrupted.
         """
+        if not self._losses_seen:  # those before the first entry are none of its matter
+            self._patiently(self._see_losses)
         waiting = deque(self._pieces(batch))
         placed: list[Placed] = []
         while waiting:
@@ -275,7 +277,7 @@ class Producer:
         Under the same id: a row that was applied before the loss, its reply lost too, is then still skipped.
         """
         for shard in lost.shards:
-            del self._anchors[shard]
+            self._anchors.pop(shard, None)
         self.losses += 1
         sentence = f"{lost}. They cannot be read again; going on behind them"
         self._report(
@@ -289,12 +291,15 @@ class Producer:
         )
 
     def _look_around(self) -> None:
-        try:
-            self._check_anchors()
-        except TailLost as lost:
-            if self._resumable:
-                raise
-            self._go_on(lost)
+        while True:
+            try:
+                self._check_anchors()
+            except TailLost as lost:
+                if self._resumable:
+                    raise
+                self._go_on(lost)  # and looks again: one loss may hide another
+            else:
+                return
 
     def _check_anchors(self) -> None:
         topology = self._log.topology()
@@ -304,8 +309,7 @@ class Producer:
                 f"{self.source} was being appended to {self._topology.pipeline}: the server was emptied or "
                 "replaced. Start the right one, or restore its append-only file"
             )
-        if self._resumable:
-            self._check_losses()
+        self._check_losses()
         lost = {
             shard: text
             for shard, anchor in sorted(self._anchors.items())
@@ -319,16 +323,19 @@ class Producer:
 
     def _check_losses(self) -> None:
         """Whether a loss was accepted since: rows that were confirmed may be in it, though the last of them are not."""
-        losses = self._log.losses()
-        now = {shard: losses.get(shard, 0) for shard in range(self._topology.shards)}
-        shards = [shard for shard, seen in self._losses_seen.items() if now.get(shard) != seen]
-        self._losses_seen = now
+        before = self._losses_seen
+        self._see_losses()
+        shards = [shard for shard, seen in before.items() if self._losses_seen.get(shard) != seen]
         if shards:
             told = ", ".join(map(str, shards))
             raise TailLost(
                 f"entries of shard {told} were given up (`hftpipe repair`), perhaps some of {self.source} among them",
                 shards,
             )
+
+    def _see_losses(self) -> None:
+        losses = self._log.losses()
+        self._losses_seen = {shard: losses.get(shard, 0) for shard in range(self._topology.shards)}
 
     def _lost(self, shard: int, anchor: Anchor) -> str:
         """Which confirmed entries of a shard are gone; empty when none is."""

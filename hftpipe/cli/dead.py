@@ -83,11 +83,16 @@ def _list(place: "Place", format_: str, *, decided: bool) -> None:
     from hftpipe.cli.output import say, write
     from hftpipe.mending.dead import each_dead_letter
 
-    letters = each_dead_letter(place.home, decided=decided)
+    faults: dict[int, str] = {}
+    letters = each_dead_letter(place.home, decided=decided, faulty=faults.__setitem__)
     first = next(letters, None)
-    if first is None:
+    if first is None and not faults:
         say(f"{place.home} has no dead letters{'' if decided else ' that are not decided'}")
     write(COLUMNS, map(_row, chain([] if first is None else [first], letters)), format_)
+    for shard, why in faults.items():
+        say(f"shard {shard} is left out: {why}")
+    if faults:
+        raise SystemExit(1)
 
 
 def _show(place: "Place", entries: "Sequence[Address]", format_: str) -> None:
@@ -137,10 +142,11 @@ def _mend(place: "Place", action: str, entries: "Sequence[Address]", rounding: s
     from hftpipe.validation import Rounding
     from hftpipe.wiring.mending import mending
 
-    mend: Callable[[Mending, int, str], str] = _retry if action == "retry" else _drop
+    mend: Callable[[Mending, int, str, int | None], str] = _retry if action == "retry" else _drop
     means = mending(place, rounding=Rounding(rounding), reach=planted_here())
-    letters = [(address.shard or 0, str(address.entry)) for address in entries] or [
-        (letter.shard, letter.entry) for letter in each_dead_letter(place.home)
+    letters: list[tuple[int, str, int | None]]
+    letters = [(address.shard or 0, str(address.entry), None) for address in entries] or [
+        (letter.shard, letter.entry, letter.record) for letter in each_dead_letter(place.home)
     ]
     if not letters:
         say(f"{place.home} has no dead letters that are not decided")
@@ -148,9 +154,9 @@ def _mend(place: "Place", action: str, entries: "Sequence[Address]", rounding: s
     if action == "drop" and not yes:
         ask(f"Drop {len(letters)} dead letters, beginning with {letters[0][0]}/{letters[0][1]}?")
     failed = 0
-    for shard, entry in letters:
+    for shard, entry, record in letters:
         try:
-            say(f"{shard}/{entry}: {mend(means, shard, entry)}")
+            say(f"{shard}/{entry}: {mend(means, shard, entry, record)}")
         except MendingRefused as refused:
             failed += 1
             say(f"{shard}/{entry}: {refused}")
@@ -159,16 +165,16 @@ def _mend(place: "Place", action: str, entries: "Sequence[Address]", rounding: s
         raise SystemExit(1)
 
 
-def _retry(means: "Mending", shard: int, entry: str) -> str:
+def _retry(means: "Mending", shard: int, entry: str, record: int | None) -> str:
     from hftpipe.mending.dead import retry
 
-    return f"appended again as {retry(means, shard, entry)}"
+    return f"appended again as {retry(means, shard, entry, record)}"
 
 
-def _drop(means: "Mending", shard: int, entry: str) -> str:
+def _drop(means: "Mending", shard: int, entry: str, record: int | None) -> str:
     from hftpipe.mending.dead import drop
 
-    drop(means, shard, entry)
+    drop(means, shard, entry, record)
     return "dropped"
 
 

@@ -10,6 +10,7 @@ import click
 
 from hftpipe import __version__
 from hftpipe.cli.commands import NAMES, command, commands
+from hftpipe.cli.options import RENAMED
 from hftpipe.errors import HftpipeError, UsageError
 
 SETTINGS_FILE = "hftpipe.toml"
@@ -95,6 +96,8 @@ def _settings(path: Path) -> dict[str, dict[str, Any]]:
     known = {each.name or "": each for each in commands()}
     if unknown := sorted(tables.keys() - known.keys()):
         raise UsageError(f"{path} has a table [{unknown[0]}]; there is no such command")
+    for old in RENAMED.keys() & set(common).union(*tables.values()):
+        raise UsageError(f"{path} sets {old}, which is now {RENAMED[old]} (--{RENAMED[old]})")
     if unknown := sorted(common.keys() - set().union(*map(_variables, known.values()))):
         raise UsageError(f"{path} sets {unknown[0]}; no command has such an option")
     for name, keys in tables.items():

@@ -24,6 +24,9 @@ def option(*declarations: str, **attributes: Any) -> Callable[[Command], Command
     return click.option(*declarations, **{"envvar": variable, "show_envvar": True, **attributes})
 
 
+RENAMED = {"retain-entries": "retain"}
+"""Options that had another name: one that is set by that must not be passed over."""
+
 SHARDS_MAX = 1024
 _SHARD_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
@@ -254,6 +257,7 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
     )
     @wraps(function)
     def with_limits(*, lease_ms: int, retain: "Retention", **rest: object) -> object:
+        _refuse_renamed()
         beat_ms = min(defaults.beat_ms, lease_ms // 4)
         wait_ms = min(defaults.read_wait_ms, beat_ms)
         limits = WorkerLimits(
@@ -267,6 +271,16 @@ def worker_limit_options(function: Callable[..., object]) -> Callable[..., objec
         return function(limits=limits, **rest)
 
     return with_limits
+
+
+def _refuse_renamed() -> None:
+    """Raises UsageError for a variable that had another name: what it was to keep would be trimmed."""
+    from hftpipe.errors import UsageError
+
+    for old, new in RENAMED.items():
+        variable, renamed = (f"HFTPIPE_{name.upper().replace('-', '_')}" for name in (old, new))
+        if value := os.environ.get(variable):
+            raise UsageError(f"{variable} is now {renamed} (--{new}): it takes {value}, too")
 
 
 def serve_options(function: Callable[..., object]) -> Callable[..., object]:

@@ -69,7 +69,7 @@ def up(
     else:
         _refuse_unused()
     stop = stop_on_signals()
-    with Upkeep(place.home) as upkeep, open_pipeline(place, shards) as pipeline:
+    with Upkeep(place.home) as upkeep, open_pipeline(place, shards, role="up") as pipeline:
         crew = supervisor(
             pipeline,
             workers,

@@ -123,6 +123,7 @@ class MemoryLogReader:
         if stream.group is None or stream.group.delivered > stream.last:
             stream.group = _Group(checkpoint)
         group = stream.group
+        group.delivered = max(group.delivered, checkpoint)
         group.consumers = {self._consumer}
         group.pending = {
             entry_id: self._consumer

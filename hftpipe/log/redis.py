@@ -206,8 +206,9 @@ class RedisLogReader(Connected):
             return checkpoint
         delivered, _ = group
         last = _extent(client, self._key).last
-        if last is not None and delivered > last:
-            # The log lost its tail: what is appended from now on would hide behind the group's position.
+        if delivered < checkpoint or (last is not None and delivered > last):
+            # Behind a loss that was accepted nothing is left to hand out, and all of it would be backlog for ever. Or
+            # the log lost its tail: what is appended from now on would hide behind the group's position.
             client.xgroup_setid(self._key, GROUP, position)
             return checkpoint
         return delivered

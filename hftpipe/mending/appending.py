@@ -61,6 +61,8 @@ class Appending:
                 if book is not None:
                     if (found := self._applied(book)) is not None:
                         return found
+                    if last < book.checkpoint.id <= self._last():
+                        continue  # others have appended since the look, and that was applied
                     self._check_applied(book, last)
             self._reach("dead.checked")
             if self._log.append_as(last.moved(1), self._again.fields):

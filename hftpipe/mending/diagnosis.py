@@ -1,6 +1,6 @@
 """What is wrong with a shard's log, as its worker would find it, and what would have to be given up to go on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,7 @@ from hftpipe.mending.remains import remains_told
 from hftpipe.ports import LogMender, Store, Topology
 
 _PAGE_ENTRIES: Final = 64
+_PAGE_RECORDS: Final = 256
 _ADVICE: Final = "; if "
 """What a message says behind that is this very command."""
 
@@ -44,13 +45,16 @@ class Diagnosis:
         return losses, self.shared, self.is_unfounded, self.begins_behind
 
 
-def diagnose(shard: int, topology: Topology, log: LogMender, store: Store) -> Diagnosis:
-    """Looks at a shard that nobody works on; changes nothing. topology: as its log must have it.
+def diagnose(
+    shard: int, topology: Topology, log: LogMender, store: Store, beat: Callable[[], None] = lambda: None
+) -> Diagnosis:
+    """Looks at a shard that nobody works on; changes nothing.
 
+    topology: as its log must have it. beat: called now and then by whoever owns it meanwhile.
     Raises MendingRefused where a repair cannot help, LogUnavailable, StoreUnavailable, StoreDamaged.
     """
     try:
-        return _Examination(shard, topology, log, store).diagnose()
+        return _Examination(shard, topology, log, store, beat).diagnose()
     except LogForeign as foreign:
         raise MendingRefused(
             f"{foreign}. A repair cannot help: start the right server; or rename the key away (RENAME), and try again"
@@ -59,15 +63,20 @@ def diagnose(shard: int, topology: Topology, log: LogMender, store: Store) -> Di
 
 @dataclass(slots=True)
 class _Examination:
-    """One look. steps: what there is behind the checkpoint, in its order, losses in their places."""
+    """One look. steps: what there is behind the checkpoint, in its order, losses in their places.
+
+    journaled: entries behind it that were applied before a worker went back, by id, and their digests.
+    """
 
     shard: int
     topology: Topology
     log: LogMender
     store: Store
+    beat: Callable[[], None]
     steps: list[Lost | Sent] = field(default_factory=list)
     problem: str = ""
     told: list[str] = field(default_factory=list)
+    journaled: dict[EntryId, str] = field(default_factory=dict)
 
     def diagnose(self) -> Diagnosis:
         checkpoint = self.store.checkpoint()
@@ -76,9 +85,11 @@ class _Examination:
         base = checkpoint.id if shared is None else shared[0]
         if self.steps and isinstance(self.steps[-1], Lost):
             base = self.steps[-1].id
+        else:
+            self.journaled = self._journaled(base, checkpoint.number)
         last = self.log.extent().last
         if last is not None:
-            self._scan(base.moved(1), last, checkpoint)
+            self._scan(base.moved(1), last)
         losses, told, is_live = with_positions(self.steps, self.store.positions, self.log.lowest_in_inbox)
         return Diagnosis(
             self.problem,
@@ -135,16 +146,42 @@ class _Examination:
             return applied
         return None
 
-    def _scan(self, first: EntryId, last: EntryId, checkpoint: Checkpoint) -> None:
+    def _journaled(self, base: EntryId, number: int) -> dict[EntryId, str]:
+        """What the journal holds behind the base; nothing when other entries have come in its place."""
+        found = dict(self._records_behind(base, number))
+        first, last = base.moved(1), max(found, default=base)
+        while found and (page := self.log.range(first, last, _PAGE_ENTRIES)):
+            self.beat()
+            for raw in page:
+                written = raw.fields.get(b"d", b"").decode(errors="replace")
+                if found.get(raw.id) not in (digest_of(raw.fields), written):
+                    return {}
+            first = page[-1].id.moved(1)
+        return found
+
+    def _records_behind(self, base: EntryId, number: int) -> list[tuple[EntryId, str]]:
+        """The newest records down to the base, oldest first."""
+        found: list[tuple[EntryId, str]] = []
+        below = number + 1
+        while anchors := self.store.anchors(below, _PAGE_RECORDS):
+            for _, entry_id, digest in anchors:
+                if entry_id <= base:
+                    return found[::-1]
+                found.append((entry_id, digest))
+            below = anchors[-1][0]
+        return found[::-1]
+
+    def _scan(self, first: EntryId, last: EntryId) -> None:
         while first <= last:
+            self.beat()
             page = self.log.range(first, last, _PAGE_ENTRIES)
             for raw in page:
                 if raw.id > first:
-                    self._lose_range(first, raw.id.moved(-1), checkpoint)
+                    self._lose_range(first, raw.id.moved(-1))
                 self._take(raw)
                 first = raw.id.moved(1)
             if not page:
-                self._lose_range(first, last, checkpoint)
+                self._lose_range(first, last)
                 return
 
     def _take(self, raw: RawEntry) -> None:
@@ -157,16 +194,22 @@ class _Examination:
             self.steps.append(Lost(raw.id, reason, raw.fields, digest, raw.id, {}))
             self._complain(damage)
             self.told.append(f"entry {self.shard}/{raw.id}, which is damaged{remains_told(raw.fields)}")
+            self._tell_applied(raw.id, raw.id)
         else:
             if isinstance(entry, Entry):
                 self.steps.append(Sent(entry.source, entry.previous, entry.position, len(entry.batch)))
 
-    def _lose_range(self, first: EntryId, last: EntryId, checkpoint: Checkpoint) -> None:
+    def _lose_range(self, first: EntryId, last: EntryId) -> None:
         self._lose(
             first, last, f"entries {self.shard}/{first} to {self.shard}/{last} are missing from the log"
         )
-        if first <= checkpoint.id:
-            upto = min(last, checkpoint.id)
+        self._tell_applied(first, last)
+
+    def _tell_applied(self, first: EntryId, last: EntryId) -> None:
+        upto = first.moved(-1)
+        while upto < last and self.journaled.get(upto.moved(1)):
+            upto = upto.moved(1)
+        if upto >= first:
             self.told.append(
                 f"{loss_told(first, upto)}: applied before, as the journal says; so these are not lost"
             )

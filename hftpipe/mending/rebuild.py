@@ -23,17 +23,22 @@ from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Decision
 from hftpipe.core.entry import Entry, EntryId, Foreign, origin
 from hftpipe.core.journal import Record, follows
-from hftpipe.errors import JournalDamaged, MendingRefused, StoreDamaged, StoreUnavailable
+from hftpipe.errors import Fenced, JournalDamaged, MendingRefused, StoreDamaged, StoreUnavailable
+from hftpipe.mending.repair import taken_over
 from hftpipe.store.reading import summarise
 from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, one_row, shard_path, translated
 
 REBUILT: Final = "rebuilt"
 
 _FOLDS_MAX: Final = 5
+_WAIT_SHORT: Final = "PRAGMA busy_timeout=100"
+"""For those who read the old file, each time."""
+_WAIT_LONG: Final = f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}"
 _LAST: Final = "SELECT ifnull(max(number), 0) FROM entries"
 _DECISIONS: Final = "SELECT * FROM decisions ORDER BY number"
 _ADD_DECISION: Final = "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _SET: Final = "UPDATE shard SET incarnation = ?, owner = '', stopped = '', beat = beat + 1"
+_EPOCH: Final = "SELECT epoch FROM shard"
 _RAISE: Final = "UPDATE shard SET epoch = max(epoch, ?)"
 
 
@@ -65,6 +70,23 @@ class Rebuilding:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """What keeps workers from the old database.
+
+    epoch: one that nobody has had before. beat: called now and then, shows that the owner lives; None where the old
+    database is too damaged to be held. It raises Fenced when a worker has taken it over.
+    """
+
+    epoch: int
+    beat: Callable[[], None] | None = None
+
+    def keep(self) -> None:
+        """Raises Fenced when it was lost."""
+        if self.beat is not None:
+            self.beat()
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What came of it: under which name the old file is kept (None when it was gone), and how many records it has."""
 
@@ -72,16 +94,19 @@ class Rebuilt:
     records: int
 
 
-def rebuild(rebuilding: Rebuilding, epoch: int) -> Rebuilt:
-    """Makes a database anew that nobody works on. epoch: one that nobody has had before.
+def rebuild(rebuilding: Rebuilding, fence: Fence) -> Rebuilt:
+    """Makes a database anew that nobody works on.
 
-    Raises MendingRefused, with nothing changed, when the journal is not whole.
+    Raises MendingRefused, with nothing changed, when the journal is not whole, or a worker has gone on meanwhile.
     """
-    if not _is_finished(rebuilding):
-        _make(rebuilding)
-    _raise_epoch(rebuilding.finished, epoch)
-    rebuilding.reach("rebuild.verified")
-    kept = _swap(rebuilding)
+    try:
+        if not _is_finished(rebuilding):
+            _make(rebuilding, fence)
+        _raise_epoch(rebuilding.finished, fence.epoch)
+        rebuilding.reach("rebuild.verified")
+        kept = _swap(rebuilding, fence)
+    except Fenced:
+        raise taken_over(rebuilding.identity[1]) from None
     rebuilding.reach("rebuild.swapped")
     return Rebuilt(kept, summarise(rebuilding.path).checkpoint.number)
 
@@ -103,7 +128,7 @@ def _is_finished(rebuilding: Rebuilding) -> bool:
     return is_whole
 
 
-def _make(rebuilding: Rebuilding) -> None:
+def _make(rebuilding: Rebuilding, fence: Fence) -> None:
     """Writes the new database whole, and durably, beside the old one."""
     _, shard, shards = rebuilding.identity
     folder = rebuilding.home / f"rebuild-{shard:04}"
@@ -121,10 +146,12 @@ def _make(rebuilding: Rebuilding) -> None:
             with Scratch(folder, rebuilding.identity, walk.generation, journal=True) as scratch:
                 ledger = ColumnarLedger(seed=secrets.randbits(64))
                 for commit in recount(scratch, walk.entries(), ledger):
+                    fence.keep()
                     walk.compare(shard, commit.records)
                     rebuilding.tell(commit.after.number, records)
                 path = scratch.path
             _finish(rebuilding, path, journal, max(walk.jumps, journal.checkpoint.incarnation))
+            fence.keep()
         path.rename(rebuilding.finished)
         _sync(rebuilding.home)
     except JournalDamaged as damage:
@@ -216,11 +243,15 @@ def _decisions(journal: Journal) -> list[Any]:
 # --- taking its place ---------------------------------------------------------------------------------------------
 
 
-def _swap(rebuilding: Rebuilding) -> Path | None:
-    """Puts the new file in place of the old one, which gets another name; that, or None when it was gone."""
+def _swap(rebuilding: Rebuilding, fence: Fence) -> Path | None:
+    """Puts the new file in place of the old one, which gets another name; that, or None when it was gone.
+
+    Raises Fenced, MendingRefused, StoreUnavailable.
+    """
     path, kept = rebuilding.path, None
-    with _held_still(path):
-        if path.exists():
+    with _held_still(path) as old:
+        if old is not None:
+            _require_unmoved(rebuilding, fence, old)
             moment = datetime.fromtimestamp(rebuilding.now_ms() / 1000, UTC)
             kept = path.with_name(f"{path.name}.damaged-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
             kept.hardlink_to(path)
@@ -237,22 +268,38 @@ def _swap(rebuilding: Rebuilding) -> Path | None:
     return kept
 
 
+def _require_unmoved(rebuilding: Rebuilding, fence: Fence, old: sqlite3.Connection) -> None:
+    """That nobody has the old database in hand, or has committed to it since the new one was made of it."""
+    with suppress(StoreDamaged), translated(rebuilding.path):
+        if one_row(old, _LAST)[0] > summarise(rebuilding.finished).checkpoint.number:
+            raise MendingRefused(
+                f"{rebuilding.path}: a worker has gone on with it meanwhile. Stop it, and run the command again"
+            )
+        if fence.beat is not None and one_row(old, _EPOCH)[0] != fence.epoch:
+            raise taken_over(rebuilding.identity[1])
+
+
 @contextmanager
-def _held_still(path: Path) -> Iterator[None]:
-    """Nobody writes into the old file meanwhile, as far as it can be locked, and its log is folded in if it can be."""
+def _held_still(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Nobody writes into the old file meanwhile, as far as it can be locked, and its log is folded in if it can be.
+
+    Yields a connection to it, None when it is gone. Raises StoreUnavailable when somebody is writing.
+    """
     if not path.exists():
-        yield
+        yield None
         return
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+    connection = sqlite3.connect(path, isolation_level=None)
     try:
-        with suppress(sqlite3.Error):  # damaged: then it is kept as it is, with its log
-            for _ in range(_FOLDS_MAX):
+        with suppress(StoreDamaged), translated(path):  # damaged: then it is kept as it is, with its log
+            for attempt in range(_FOLDS_MAX):
+                connection.execute(_WAIT_SHORT)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.execute(_WAIT_LONG)
                 connection.execute("BEGIN IMMEDIATE")
-                if not _size(_beside(path, "-wal")):
+                if attempt == _FOLDS_MAX - 1 or not _size(_beside(path, "-wal")):
                     break
                 connection.execute("ROLLBACK")
-        yield
+        yield connection
     finally:
         # SQLite sees that its file was moved, and touches neither log nor index of the one that has its name now.
         connection.close()

@@ -7,19 +7,21 @@ missing, in the commit that holds the decision, too. Whatever is killed in betwe
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hftpipe.audit.recount import recount
+from hftpipe.config import IngestLimits
 from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Checkpoint, Commit, Decision
 from hftpipe.core.entry import Entry, EntryId, Foreign, decode
 from hftpipe.core.journal import Record, is_loss, loss_told
 from hftpipe.core.ledger import Facts, Needs
-from hftpipe.errors import LogForeign, MendingRefused
+from hftpipe.errors import Fenced, LogForeign, MendingRefused, PassingFault
 from hftpipe.mending.diagnosis import Diagnosis, diagnose
 from hftpipe.owner import describe
-from hftpipe.ports import Clock, LogMender, Store, Topology
+from hftpipe.ports import Clock, LogMender, Ownership, Store, Topology
 
 ACCEPTED_LOSS: Final = "accepted_loss"
 
@@ -28,6 +30,9 @@ _PAGE_ENTRIES: Final = 64
 _COMMIT_TRANSACTIONS: Final = 131_072
 _GONE_MS: Final = 5_000
 """How long producers' connections may take to end."""
+_BACK_MS: Final = IngestLimits().retry_max_ms + 500
+"""How long one whose connection broke may take to be seen again."""
+_BEATS_PER_LEASE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +76,63 @@ def accept(repairing: Repairing, shown: Diagnosis) -> Checkpoint:
     """
     store = repairing.open_store()
     try:
-        epoch = own(repairing, store)
+        hold = own(repairing, store)
+        stopped = hold.stopped
         try:
             repairing.reach("repair.owned")
+            if shown.is_live:
+                _require_no_producers(repairing, hold)
             # Whoever reconnects finds what the log has lost; what was under way is there, or will not come.
             repairing.log.announce_loss(repairing.clock.unix_ms())
-            _send_producers_to_look(repairing, shown)
-            found = _look_once_more(repairing, store, shown)
-            return _Acceptance(repairing, store, epoch, found).run()
+            _send_producers_to_look(repairing, hold)
+            found = _look_once_more(repairing, store, shown, hold)
+            checkpoint = _Acceptance(repairing, store, hold, found).run()
+            stopped = ""
+        except Fenced:
+            raise taken_over(repairing.shard) from None
         finally:
-            store.release(epoch)
+            store.release(hold.epoch, stopped)
+        return checkpoint
     finally:
         store.close()
 
 
-def require_idle(repairing: Repairing, store: Store) -> None:
-    """Returns when nobody owns the shard, or its owner is gone or has stood still for a lease; else MendingRefused."""
+class Hold:
+    """A shard in this process's hand. stopped: why its last owner could not go on."""
+
+    def __init__(self, repairing: Repairing, store: Store, epoch: int, stopped: str) -> None:
+        self.epoch = epoch
+        self.stopped = stopped
+        self._store = store
+        self._clock = repairing.clock
+        self._every_ms = repairing.lease_ms // _BEATS_PER_LEASE
+        self._due_ms = self._clock.monotonic_ms() + self._every_ms
+
+    def beat(self) -> None:
+        """Shows that its owner lives, when that is due. Raises Fenced when it was replaced."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms >= self._due_ms:
+            self._store.beat(self.epoch)
+            self._due_ms = now_ms + self._every_ms
+
+
+def taken_over(shard: int) -> MendingRefused:
+    """What to say where a worker was faster, and this process too slow."""
+    return MendingRefused(
+        f"shard {shard} was taken over meanwhile. Stop its workers, and run the command again: it finds out what is "
+        "left to do"
+    )
+
+
+def require_idle(repairing: Repairing, store: Store) -> Ownership:
+    """Who owns the shard when it can be taken: nobody, or one who is gone or has stood still for a lease.
+
+    Raises MendingRefused when somebody works on it.
+    """
     seen, since_ms = store.ownership(), repairing.clock.monotonic_ms()
     while seen.owner and not repairing.is_dead(seen.owner):
         if repairing.clock.monotonic_ms() - since_ms >= repairing.lease_ms:
-            return
+            break
         repairing.clock.sleep_ms(_POLL_MS)
         now = store.ownership()
         if now.owner and now != seen:
@@ -99,21 +141,22 @@ def require_idle(repairing: Repairing, store: Store) -> None:
                 "with it, stop that worker first"
             )
         seen = now
+    return seen
 
 
-def own(repairing: Repairing, store: Store) -> int:
-    """Takes the shard over, as a worker does; the epoch. Raises MendingRefused when a worker is faster."""
-    require_idle(repairing, store)
-    epoch = store.take(repairing.owner, store.ownership())
+def own(repairing: Repairing, store: Store) -> Hold:
+    """Takes the shard over, as a worker does. Raises MendingRefused when a worker is faster."""
+    seen = require_idle(repairing, store)
+    epoch = store.take(repairing.owner, seen)
     if epoch is None:
         raise MendingRefused(
             f"shard {repairing.shard} was taken by another while it was looked at. Stop its workers, and try again"
         )
-    return epoch
+    return Hold(repairing, store, epoch, seen.stopped)
 
 
-def _look_once_more(repairing: Repairing, store: Store, shown: Diagnosis) -> Diagnosis:
-    found = diagnose(repairing.shard, repairing.topology, repairing.log, store)
+def _look_once_more(repairing: Repairing, store: Store, shown: Diagnosis, hold: Hold) -> Diagnosis:
+    found = diagnose(repairing.shard, repairing.topology, repairing.log, store, hold.beat)
     if found.asked != shown.asked or (found.is_live and not shown.is_live):
         raise MendingRefused(
             f"shard {repairing.shard} is not any more what was shown: nothing was changed. Run the command again"
@@ -121,27 +164,37 @@ def _look_once_more(repairing: Repairing, store: Store, shown: Diagnosis) -> Dia
     return found
 
 
-def _send_producers_to_look(repairing: Repairing, shown: Diagnosis) -> None:
+def _require_no_producers(repairing: Repairing, hold: Hold) -> None:
+    """For so long that one whose connection broke would be back."""
+    until_ms = repairing.clock.monotonic_ms() + _BACK_MS
+    while not repairing.log.producers():
+        if repairing.clock.monotonic_ms() >= until_ms:
+            return
+        repairing.clock.sleep_ms(_POLL_MS)
+        hold.beat()
+    raise MendingRefused(
+        "rows of a source that cannot be read again are missing, and something that takes transactions runs: "
+        "what it has not confirmed yet cannot be told from what was lost. Stop `hftpipe serve`, `hftpipe validate` "
+        "and `hftpipe ingest -` first"
+    )
+
+
+def _send_producers_to_look(repairing: Repairing, hold: Hold) -> None:
     before = repairing.log.producers()
-    if before and shown.is_live:
-        raise MendingRefused(
-            "rows of a source that cannot be read again are missing, and something that takes transactions runs: "
-            "what it has not confirmed yet cannot be told from what was lost. Stop `hftpipe serve`, `hftpipe validate` "
-            "and `hftpipe ingest -` first"
-        )
     repairing.log.disconnect(before)
     until_ms = repairing.clock.monotonic_ms() + _GONE_MS
     while set(before) & set(repairing.log.producers()) and repairing.clock.monotonic_ms() < until_ms:
         repairing.clock.sleep_ms(_POLL_MS)
+        hold.beat()
 
 
 class _Acceptance:
     """The owner at work."""
 
-    def __init__(self, repairing: Repairing, store: Store, epoch: int, found: Diagnosis) -> None:
+    def __init__(self, repairing: Repairing, store: Store, hold: Hold, found: Diagnosis) -> None:
         self._repairing = repairing
         self._store = store
-        self._epoch = epoch
+        self._hold = hold
         self._found = found
 
     def run(self) -> Checkpoint:
@@ -160,12 +213,11 @@ class _Acceptance:
     def _apply(self) -> None:
         repairing, store, found = self._repairing, self._store, self._found
         if found.shared is not None:
-            store.rewind(self._epoch, *found.shared)
-        books = _Owned(store, self._epoch, self._decision)
+            store.rewind(self._hold.epoch, *found.shared)
+        books = _Owned(store, self._hold.epoch, self._decision, repairing.log)
         ledger = ColumnarLedger(store.checkpoint().highest_tx, seed=secrets.randbits(64))
-        for commit in recount(books, self._entries(), ledger, _COMMIT_TRANSACTIONS):
-            for foreign in commit.dead:
-                repairing.log.bury(foreign)
+        for _ in recount(books, self._entries(), ledger, _COMMIT_TRANSACTIONS):
+            pass
         repairing.reach("repair.committed")
 
     def _entries(self) -> Iterator[Entry | Foreign]:
@@ -175,6 +227,7 @@ class _Acceptance:
         for loss in self._found.losses:
             until = loss.id.moved(1) if loss.first is None else loss.first
             while expected < until and loss.first is not None:
+                self._hold.beat()
                 page = log.range(expected, until.moved(-1), _PAGE_ENTRIES)
                 if not page or page[0].id != expected:
                     raise self._changed(expected)
@@ -211,6 +264,7 @@ class _Owned:
     store: Store
     epoch: int
     decision: Callable[[Record], Decision]
+    log: LogMender
 
     def checkpoint(self) -> Checkpoint:
         return self.store.checkpoint()
@@ -222,5 +276,8 @@ class _Owned:
         return self.store.positions(sources)
 
     def commit(self, commit: Commit) -> None:
+        for foreign in commit.dead:  # first: once it is committed, nobody looks at it again
+            with suppress(PassingFault):  # a full log must not hold the shard: the store keeps it in any case
+                self.log.bury(foreign)
         decisions = [self.decision(record) for record in commit.records if is_loss(record)]
         self.store.commit(self.epoch, replace(commit, decisions=decisions))

@@ -1,8 +1,8 @@
 """The dead letters of one shard, and what was decided about them; read and written beside the shard's owner."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
@@ -21,20 +21,27 @@ FIELDS_BYTES_MAX: Final = 4_096
 RETRIED_SOURCES: Final = "dead:"
 """What the source id of a letter that was appended again begins with."""
 
+DROPPED: Final = "dropped"
+RETRIED: Final = "retried"
+
 _COLUMNS: Final = (
     "SELECT dead.number, dead.entry, reason, digest, length(CAST(fields AS BLOB)), json_extract(fields, '$.t'), "
     "CASE WHEN length(CAST(fields AS BLOB)) <= ? THEN fields ELSE '' END, "
-    "ifnull((SELECT action FROM decisions WHERE record = dead.number AND action IN ('dropped', 'retried') "
-    "ORDER BY number DESC LIMIT 1), ''), "
-    "ifnull((SELECT note FROM decisions WHERE record = dead.number AND action IN ('dropped', 'retried') "
-    "ORDER BY number DESC LIMIT 1), '') FROM dead JOIN entries ON entries.number = dead.number "
+    "ifnull(action, ''), ifnull(note, ''), ifnull(latest, 0) FROM dead JOIN entries ON entries.number = dead.number "
+    "LEFT JOIN (SELECT record AS about, max(number) AS latest FROM decisions "
+    "WHERE action IN ('dropped', 'retried') GROUP BY record) ON about = dead.number "
+    "LEFT JOIN decisions ON decisions.number = latest "
 )
 _ALL: Final = f"{_COLUMNS} ORDER BY dead.number"
-_OF: Final = f"{_COLUMNS} WHERE dead.entry = ? ORDER BY dead.number DESC LIMIT 1"
+_OF: Final = f"{_COLUMNS} WHERE dead.entry = ? ORDER BY dead.number DESC"
 _SOURCES: Final = "SELECT source FROM sources WHERE source >= 'dead:' AND source < 'dead;'"
 _ADD_ONCE: Final = (
     "INSERT INTO decisions SELECT NULL, ?1, ?2, ?3, ?4, ?5, ?6, epoch FROM shard WHERE NOT EXISTS "
-    "(SELECT 1 FROM decisions WHERE action = ?2 AND entry = ?3 AND record = ?4)"
+    "(SELECT 1 FROM decisions WHERE action = ?2 AND entry = ?3 AND record = ?4 AND note = ?6)"
+)
+_ADD_BEHIND: Final = (
+    "INSERT INTO decisions SELECT NULL, ?1, ?2, ?3, ?4, ?5, ?6, epoch FROM shard WHERE ?7 = "
+    "(SELECT ifnull(max(number), 0) FROM decisions WHERE action IN ('dropped', 'retried') AND record = ?4)"
 )
 _DECISIONS: Final = "SELECT time_ms, action, entry, record, who, note FROM decisions ORDER BY number"
 _POSITION: Final = "SELECT position FROM sources WHERE source = ?"
@@ -58,6 +65,7 @@ class DeadRow:
 
     number: of its journal record. time: what its field `t` says; None when it has none. fields: as text, see
     `audit.journal.read_legible`; empty when they were too long to be read. decision, note: the last; empty for none.
+    decided: the number of that decision; 0 for none.
     """
 
     number: int
@@ -69,6 +77,7 @@ class DeadRow:
     fields: str
     decision: str
     note: str
+    decided: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +116,11 @@ class DeadBook:
             for row in self._connection.execute(_ALL, (FIELDS_BYTES_MAX,)):
                 yield self._row(*row)
 
-    def letter(self, entry: EntryId) -> DeadRow | None:
-        """The newest of that entry id, whole."""
+    def letters_of(self, entry: EntryId) -> list[DeadRow]:
+        """Those of that entry id, whole, the newest first: a log that was emptied gives its ids again."""
         with translated(self._path):
-            row = self._connection.execute(_OF, (1 << 62, str(entry))).fetchone()
-            return None if row is None else self._row(*row)
+            rows = self._connection.execute(_OF, (1 << 62, str(entry))).fetchall()
+            return [self._row(*row) for row in rows]
 
     def retried_sources(self) -> set[str]:
         """Sources of letters that were appended again and applied here."""
@@ -168,18 +177,14 @@ def decide_once(path: Path, decision: Decision) -> bool:
         return connection.execute(_ADD_ONCE, astuple(decision)).rowcount == 1
 
 
-def keep_decisions(path: Path, rows: Sequence[tuple[object, ...]]) -> None:
-    """Puts decisions of another file in place of those that are there, with their numbers and epochs."""
-    with translated(path), closing(_open_writing(path)) as connection, _transaction(connection):
-        connection.execute("DELETE FROM decisions")
-        connection.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+def decide_behind(path: Path, decision: Decision, decided: int) -> bool:
+    """Keeps a decision, durably, if the last about its letter is still that one (0: none); whether it did.
 
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    yield
-    connection.execute("COMMIT")
+    Raises StoreUnavailable.
+    """
+    with translated(path), closing(_open_writing(path)) as connection:
+        check_version(connection, path)
+        return connection.execute(_ADD_BEHIND, (*astuple(decision), decided)).rowcount == 1
 
 
 def _open_writing(path: Path) -> sqlite3.Connection:

@@ -45,7 +45,7 @@ class MemoryStore:
         pass
 
     def ownership(self) -> Ownership:
-        return self._ownership
+        return replace(self._ownership, stopped=self.stopped)
 
     def take(self, owner: str, seen: Ownership) -> int | None:
         if self._ownership != seen:

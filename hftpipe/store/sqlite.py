@@ -18,6 +18,7 @@ from hftpipe.core.transaction import Column
 from hftpipe.errors import Fenced, StoreDamaged, StoreUnavailable
 from hftpipe.ports import Ownership
 from hftpipe.store.ids import IdReader, json_of
+from hftpipe.store.rows import Rows
 
 SCHEMA_VERSION: Final = 4
 """Kept in SQLite's `user_version`; a file of another version is refused by name. The tables are in `schema.py`."""
@@ -61,7 +62,7 @@ SCRATCH_SETTINGS: Final = (
 )
 """For a store that is made again when it is lost: it outlives no crash, and no failed commit."""
 
-_OWNERSHIP = "SELECT epoch, owner, beat FROM shard"
+_OWNERSHIP = "SELECT epoch, owner, beat, stopped FROM shard"
 _TAKE = (
     "UPDATE shard SET epoch = epoch + 1, owner = ?, beat = beat + 1, stopped = '' "
     "WHERE epoch = ? AND owner = ? AND beat = ?"
@@ -100,31 +101,9 @@ _PUT_SOURCE = (
 _ADD_DEAD = "INSERT INTO dead VALUES (?, ?, ?, ?)"
 _ADD_DECISION = "INSERT INTO decisions SELECT NULL, ?, ?, ?, ?, ?, ?, epoch FROM shard"
 
-_ROWS_AT_ONCE: Final = 100
-
-
-class _Rows:
-    """A statement that writes one row of integers, and one for many: a call into SQLite costs more than a row does."""
-
-    def __init__(self, statement: str) -> None:
-        """statement: with the values of one row, once."""
-        row = statement[statement.index("(?") : statement.index("?)") + 2]
-        self._one = statement
-        self._many = statement.replace(row, ", ".join([row] * _ROWS_AT_ONCE))
-
-    def write(self, connection: sqlite3.Connection, rows: Column) -> None:
-        """Writes all rows, in their order."""
-        if not len(rows):
-            return
-        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
-        blocks = rows[:whole].reshape(-1, _ROWS_AT_ONCE * rows.shape[1])
-        connection.executemany(self._many, (block.tolist() for block in blocks))
-        connection.executemany(self._one, rows[whole:].tolist())
-
-
-_LATE_IDS = _Rows("INSERT INTO late_ids VALUES (?, ?)")
-_MENTIONS = _Rows("INSERT INTO mentions VALUES (?, ?)")
-_BALANCES = _Rows(
+_LATE_IDS = Rows("INSERT INTO late_ids VALUES (?, ?)")
+_MENTIONS = Rows("INSERT INTO mentions VALUES (?, ?)")
+_BALANCES = Rows(
     "INSERT INTO balances VALUES (?, ?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
     "available = excluded.available, held = excluded.held, locked = excluded.locked, "
     "last_entry = excluded.last_entry"
@@ -201,6 +180,7 @@ class SqliteStore:
     ) -> None:
         self._path = path
         self._reach = reach
+        self._opened_as = self._file_id()
         with translated(path):
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw",
@@ -235,6 +215,8 @@ class SqliteStore:
     def take(self, owner: str, seen: Ownership) -> int | None:
         with translated(self._path):
             changed = self._connection.execute(_TAKE, (owner, seen.epoch, seen.owner, seen.beat)).rowcount
+        if self._file_id() != self._opened_as:  # asked now: who puts another there has held this one locked
+            raise StoreUnavailable(f"{self._path}: another file has its name now; opening that")
         return seen.epoch + 1 if changed == 1 else None
 
     def beat(self, epoch: int) -> None:
@@ -290,6 +272,14 @@ class SqliteStore:
         with translated(self._path):
             changed = self._connection.execute(_REWIND, (str(entry_id), digest, epoch)).rowcount
         self._hold_fence(changed, epoch)
+
+    def _file_id(self) -> tuple[int, int] | None:
+        """Which file has our name; None when none has."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _write(self, commit: Commit) -> None:
         executemany = self._connection.executemany

@@ -4,7 +4,7 @@ import getpass
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from hftpipe.core.entry import FORMAT, origin
 from hftpipe.errors import HftpipeError, MendingRefused, StoreDamaged, StoreUnavailable, UsageError
 from hftpipe.log.mending import RedisLogMender
 from hftpipe.mending.dead import Mending
-from hftpipe.mending.rebuild import Rebuilding, Rebuilt, rebuild
-from hftpipe.mending.repair import Repairing, own
+from hftpipe.mending.rebuild import Fence, Rebuilding, Rebuilt, rebuild
+from hftpipe.mending.repair import Hold, Repairing, own
 from hftpipe.owner import is_dead, new_owner
 from hftpipe.ports import Topology
 from hftpipe.store.reading import store_paths, summarise
@@ -110,33 +110,44 @@ def rebuild_shard(
     rebuilding = Rebuilding(place.home, identity, operator(), clock.unix_ms, reach, tell)
     if not rebuilding.path.exists() and not rebuilding.finished.exists():
         raise MendingRefused(f"{rebuilding.path} is not there: nothing can be made of it")
-    return rebuild(rebuilding, _taken_epoch(place, rebuilding.path, shard, topology, clock))
+    with _fenced(place, rebuilding.path, shard, topology, clock) as fence:
+        return rebuild(rebuilding, fence)
 
 
-def _taken_epoch(place: Place, path: Path, shard: int, topology: Topology, clock: SystemClock) -> int:
-    """The epoch under which the old database is held; one above all others where it is too damaged to be held."""
-    try:
-        store = SqliteStore(path)
-    except (StoreDamaged, StoreUnavailable):
-        return clock.unix_ms() // 1000
-    try:
-        with open_mender(place, shard) as log:  # not asked
-            repairing = Repairing(
-                shard,
-                topology,
-                log,
-                lambda: store,
-                new_owner(),
-                is_dead,
-                WorkerLimits().lease_ms,
-                clock,
-                operator(),
-            )
-            return own(repairing, store)
-    except StoreDamaged:
-        return clock.unix_ms() // 1000
-    finally:
-        store.close()
+@contextmanager
+def _fenced(place: Place, path: Path, shard: int, topology: Topology, clock: SystemClock) -> Iterator[Fence]:
+    """The old database is held meanwhile; where it is gone, or too damaged, its epoch is one above all others."""
+    with ExitStack() as stack:
+        hold = None
+        if path.exists():
+            with suppress(StoreDamaged):
+                store = stack.enter_context(closing(SqliteStore(path)))
+                hold = _held(place, store, shard, topology, clock)
+        if hold is None:
+            yield Fence(clock.unix_ms() // 1000)
+            return
+        try:
+            yield Fence(hold.epoch, hold.beat)
+        except BaseException:
+            with suppress(HftpipeError):
+                store.release(hold.epoch, hold.stopped)
+            raise
+
+
+def _held(place: Place, store: SqliteStore, shard: int, topology: Topology, clock: SystemClock) -> Hold:
+    with open_mender(place, shard) as log:  # not asked
+        repairing = Repairing(
+            shard,
+            topology,
+            log,
+            lambda: store,
+            new_owner(),
+            is_dead,
+            WorkerLimits().lease_ms,
+            clock,
+            operator(),
+        )
+        return own(repairing, store)
 
 
 def topology_of(place: Place, but: int | None = None) -> Topology:

@@ -188,11 +188,12 @@ class Pipeline:
 
 
 @contextmanager
-def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]:
+def open_pipeline(place: Place, shards: int | None = None, role: str = PRODUCER) -> Iterator[Pipeline]:
     """Connects, checks the server, and reads, or for a new pipeline writes, the topology.
 
     The connection stays open during the body, so that a private server stays too.
     shards: how many are wanted; None takes what there is, `SHARDS_DEFAULT` for a new pipeline.
+    role: what the connection of its log is called; whoever appends is a producer to `hftpipe repair` by that.
     Raises LogUnavailable, ServerRefused, PipelineMismatch.
     """
     stored = stored_summary(place.home)
@@ -205,7 +206,7 @@ def open_pipeline(place: Place, shards: int | None = None) -> Iterator[Pipeline]
                 wanted = Topology(secrets.token_hex(8), shards or SHARDS_DEFAULT, 1, FORMAT)
                 topology = write_topology(client, place.keys, wanted)
         _check(place, topology, shards, stored)
-        with closing(RedisLogWriter(place.reconnector(PRODUCER), place.keys, topology)) as log:
+        with closing(RedisLogWriter(place.reconnector(role), place.keys, topology)) as log:
             yield Pipeline(place, topology, log)
 
 

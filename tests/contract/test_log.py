@@ -502,6 +502,20 @@ def test_a_group_beyond_the_end_of_a_log_that_lost_its_tail_goes_back(place: Pla
     assert take(reader) == ids(3, 2)
 
 
+def test_what_is_not_above_the_checkpoint_counts_as_handed_out(exact_place: Place) -> None:
+    """Behind a loss that was accepted there is nothing that could be: it would be backlog for ever."""
+    place = exact_place
+    writer, reader = place.writer(), place.reader("one")
+    append(writer, 6)
+    reader.attach(origin(1))
+    take(reader, 1)
+    place.lose(*ids(6))
+    assert reader.attach(EntryId(1, 5)) == EntryId(1, 5)
+    assert writer.backlog(0) == 0
+    assert append(writer, 1, start=10) == ids(1, 6)
+    assert take(reader) == ids(1, 6)
+
+
 def test_a_lost_tail_that_was_appended_anew_before_anyone_looked_is_read_by_range(place: Place) -> None:
     """The group's position is within the log again, over entries that it has never handed out."""
     writer, reader = place.writer(), place.reader("one")

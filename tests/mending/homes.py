@@ -12,6 +12,7 @@ from hftpipe.core.transaction import Batch
 from hftpipe.invariants import violations
 from hftpipe.log.memory import MemoryLog, MemoryLogMender
 from hftpipe.mending.dead import Mending
+from hftpipe.mending.repair import Repairing, accept, examine
 from hftpipe.owning import World
 from hftpipe.ports import LogMender, Outgoing, Topology
 from hftpipe.store.creation import create
@@ -108,3 +109,21 @@ class MendedHome:
     def length(self, shard: int) -> int:
         """Entries ever appended to a shard's log."""
         return self.log.streams[shard].last.sequence + 1
+
+
+def repair(home: MendedHome) -> None:
+    """Gives up what shard 0 has lost."""
+    store = home.open_store(0)
+    repairing = Repairing(
+        0,
+        home.topology,
+        home.log.mender(0),
+        lambda: SqliteStore(shard_path(home.folder, 0)),
+        "operator",
+        lambda _: True,
+        1_000,
+        home.clock,
+        "ann@host",
+    )
+    store.close()
+    accept(repairing, examine(repairing))

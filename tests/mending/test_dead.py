@@ -1,19 +1,24 @@
 """Dead letters: shown, dropped, and retried once at most, in the order of their account or not at all."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from hftpipe.cli.main import main
 from hftpipe.core.entry import EntryId, Foreign, RawEntry, decode, digest_of, encode
 from hftpipe.core.transaction import Batch
-from hftpipe.errors import LogForeign, MendingRefused
+from hftpipe.errors import LogForeign, MendingRefused, StoreDamaged
 from hftpipe.log.memory import MemoryLogMender
-from hftpipe.mending.dead import dead_letter, dead_letters, drop, retry
+from hftpipe.mending.dead import Mending, dead_letter, dead_letters, drop, retry
+from hftpipe.ports import Extent
 from hftpipe.store.dead_letters import DeadBook
 from hftpipe.store.sqlite import shard_path
-from tests.mending.homes import TIME_MS, Killed, MendedHome, dies_at, plain
+from hftpipe.validation import Rounding
+from tests.mending.homes import TIME_MS, Killed, MendedHome, dies_at, plain, repair
 
 
 @pytest.fixture
@@ -48,6 +53,19 @@ def test_letters_are_listed_with_all_that_is_known_of_them(home: MendedHome) -> 
     assert dead_letter(home.folder, 1, "1-0").fields == {"blob": "x" * 5_000}
     with pytest.raises(MendingRefused, match="there is no dead letter 1/1-7"):
         dead_letter(home.folder, 1, "1-7")
+
+
+def test_a_damaged_shard_hides_no_other_ones_letters(home: MendedHome) -> None:
+    """It is told, and the command fails; who does not ask for faults is given none of it."""
+    home.add(1, {b"x": b"1"})
+    home.work()
+    shard_path(home.folder, 0).write_bytes(b"nonsense" * 1_000)
+    with pytest.raises(StoreDamaged):
+        dead_letters(home.folder)
+    listed = CliRunner().invoke(main, ["dead", "list", "--home", str(home.folder), "--format", "json"])
+    assert listed.exit_code == 1
+    assert '"1/1-0"' in listed.stdout
+    assert "shard 0 is left out: " in listed.stderr
 
 
 def test_a_dropped_letter_leaves_the_list_and_stays_in_the_store(home: MendedHome) -> None:
@@ -341,3 +359,124 @@ def test_a_decoded_letter_is_what_a_worker_reads(home: MendedHome) -> None:
     entry = decode(RawEntry(EntryId(1, 1), home.log.streams[0].entries[EntryId(1, 1)]), 0, 2)
     assert not isinstance(entry, Foreign)
     assert (entry.previous, entry.position, entry.batch.accounts.tolist()) == (0, 1, [2])
+
+
+class Followed(MemoryLogMender):
+    """Right behind the first look at the log, a producer appends to it, and a worker applies that."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def extent(self) -> Extent:
+        found = super().extent()
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return found
+
+
+def test_what_is_appended_and_applied_behind_the_look_is_no_lost_tail(home: MendedHome) -> None:
+    """The log is looked at before the store: the store may be ahead of that look."""
+    home.add(0, plain(2, 7))
+    home.work()
+    log = Followed(home.log, 0)
+    log.meanwhile = lambda: (home.send(4, 1), home.work())
+    home.open_mender = lambda _: log
+    assert retry(home.mending(), 0, "1-0") == "0/1-2"
+    home.work()
+    assert home.available(2) == 1
+
+
+# --- what holds, whatever was decided -------------------------------------------------------------------------
+
+
+def test_a_letter_that_is_retried_while_it_is_dropped_is_not_dropped(home: MendedHome) -> None:
+    """He who drops has looked before."""
+    home.add(0, plain(2, 7))
+    home.work()
+
+    def meanwhile(point: str) -> None:
+        if point == "dead.looked" and not decisions(home):
+            retry(home.mending(), 0, "1-0")
+
+    with pytest.raises(MendingRefused, match=r"was retried .as 0/1-1.: there is nothing to drop"):
+        drop(home.mending(meanwhile), 0, "1-0")
+    assert decisions(home) == [("retried", "0/1-0", "as 0/1-1")]
+
+
+def test_a_dropped_letter_that_took_effect_is_told_as_retried(home: MendedHome) -> None:
+    """Its retry was killed before it was written down."""
+    home.add(0, plain(3, 7))
+    home.work()
+    drop(home.mending(), 0, "1-0")
+    with pytest.raises(Killed):
+        retry(home.mending(dies_at("dead.appended")), 0, "1-0")
+    home.work()
+    assert home.available(3) == 1
+    (letter,) = dead_letters(home.folder, decided=True)
+    assert letter.decision == dead_letter(home.folder, 0, "1-0").decision == "retried"
+    with pytest.raises(MendingRefused, match="nothing to drop"):
+        drop(home.mending(), 0, "1-0")
+    assert retry(home.mending(), 0, "1-0") == "1/1-0"
+    assert decisions(home)[-1] == ("retried", "0/1-0", "as 1/1-0")
+
+
+def test_a_letter_that_was_retried_with_rounding_is_not_dropped_without(home: MendedHome) -> None:
+    """Where it may be is asked, not what it would be."""
+    home.add(0, plain(2, 7, amount="1.00005"))
+    home.work()
+    refused(home, "1-0", "amount")
+    rounding = replace(home.mending(dies_at("dead.appended")), rounding=Rounding.HALF_EVEN)
+    with pytest.raises(Killed):
+        retry(rounding, 0, "1-0")
+    with pytest.raises(MendingRefused, match=r"was retried .as 0/1-1.: there is nothing to drop"):
+        drop(home.mending(), 0, "1-0")
+
+
+@pytest.mark.parametrize("action", [retry, drop])
+@pytest.mark.parametrize("is_own", [False, True], ids=["plain", "own source"])
+def test_a_retried_letter_that_is_lost_is_undecided_again(
+    home: MendedHome, is_own: bool, action: Callable[[Mending, int, str], object]
+) -> None:
+    """What was appended is neither applied nor waits."""
+    if is_own:
+        set_aside(home, 0, home.send(2, 1))
+    else:
+        home.add(0, plain(2, 7))
+    home.work()
+    assert retry(home.mending(), 0, "1-0") == "0/1-1"
+    assert not dead_letters(home.folder)
+    home.send(4, 1, source="other")
+    del home.log.streams[0].entries[EntryId(1, 1)]
+    repair(home)
+    home.work()
+    (letter,) = dead_letters(home.folder)
+    assert letter.note == "retried as 0/1-1, which was lost before it was applied"
+    assert dead_letter(home.folder, 0, "1-0") == letter
+    action(home.mending(), 0, "1-0")
+    home.work()
+    assert not dead_letters(home.folder)
+    assert home.available(2) == (action is retry)
+    assert [each[0] for each in decisions(home)][-1] == ("retried" if action is retry else "dropped")
+
+
+def test_letters_of_one_id_are_told_apart(home: MendedHome) -> None:
+    """A log that was emptied gives its ids again."""
+    home.add(0, {b"x": b"1"})
+    home.send(2, 1)
+    home.work()
+    stream = home.log.streams[0]
+    stream.entries.clear()
+    stream.group, stream.last = None, EntryId(1, -1)
+    home.add(0, {b"x": b"2"})
+    repair(home)
+    home.work()
+    old, new = dead_letters(home.folder)
+    assert (old.address, new.address) == ("0/1-0", "0/1-0")
+    assert dead_letter(home.folder, 0, "1-0") == new
+    assert dead_letter(home.folder, 0, "1-0", old.record) == old
+    drop(home.mending(), 0, "1-0")
+    assert dead_letters(home.folder) == [old]
+    drop(home.mending(), 0, "1-0")
+    assert not dead_letters(home.folder)
+    drop(home.mending(), 0, "1-0", new.record)
+    assert len(decisions(home)) == 3

@@ -67,6 +67,15 @@ def test_an_empty_log_goes_on_behind_an_entry(sides: Sides) -> None:
     assert [entry.id for entry in reader.read(9, 0, (), None)] == [EntryId(1, 51)]
 
 
+def test_an_empty_log_whose_group_stands_lower_goes_on_without_a_backlog(sides: Sides) -> None:
+    """Nobody will ever hand out what lies between."""
+    mender, writer, reader = sides
+    reader.attach(EntryId(1, -1))
+    assert mender.begin_behind(EntryId(1, 41))
+    assert reader.attach(EntryId(1, 41)) == EntryId(1, 41)
+    assert writer.backlog(0) == 0
+
+
 def test_a_log_that_holds_or_gave_more_is_left_alone(sides: Sides) -> None:
     """What somebody has appended meanwhile would have an id that nobody reads."""
     mender, writer, _ = sides

@@ -3,20 +3,23 @@
 import re
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hftpipe.core.snapshot import Snapshot
-from hftpipe.errors import MendingRefused
+from hftpipe.errors import MendingRefused, StoreUnavailable
 from hftpipe.mending.dead import drop
-from hftpipe.mending.rebuild import Rebuilding, Rebuilt, rebuild
-from hftpipe.mending.repair import Repairing, accept, examine
+from hftpipe.mending.rebuild import Fence, Rebuilding, Rebuilt, rebuild
 from hftpipe.store.dead_letters import DeadBook
 from hftpipe.store.reading import snapshot
 from hftpipe.store.sqlite import SqliteStore, shard_path
-from tests.mending.homes import Killed, MendedHome, dies_at
+from hftpipe.wiring.mending import rebuild_shard
+from hftpipe.wiring.pipeline import Place
+from tests.mending.homes import Killed, MendedHome, dies_at, repair
 
 
 @pytest.fixture
@@ -42,23 +45,6 @@ def home(tmp_path: Path) -> MendedHome:
     return home
 
 
-def repair(home: MendedHome) -> None:
-    store = home.open_store(0)
-    repairing = Repairing(
-        0,
-        home.topology,
-        home.log.mender(0),
-        lambda: SqliteStore(shard_path(home.folder, 0)),
-        "operator",
-        lambda _: True,
-        1_000,
-        home.clock,
-        "ann@host",
-    )
-    store.close()
-    accept(repairing, examine(repairing))
-
-
 def spoil(home: MendedHome, *statements: str) -> None:
     with closing(sqlite3.connect(shard_path(home.folder, 0), isolation_level=None)) as connection:
         for statement in statements:
@@ -70,7 +56,7 @@ def rebuilding(home: MendedHome, point: str = "") -> Rebuilding:
 
 
 def rebuilt(home: MendedHome) -> Rebuilt:
-    return rebuild(rebuilding(home), 100)
+    return rebuild(rebuilding(home), Fence(100))
 
 
 def stands(home: MendedHome) -> Snapshot:
@@ -158,11 +144,11 @@ def test_a_rebuild_that_is_killed_is_finished_by_the_next(home: MendedHome, poin
     good = stands(home)
     spoil(home, "DELETE FROM balances")
     with pytest.raises(Killed):
-        rebuild(rebuilding(home, point), 100)
+        rebuild(rebuilding(home, point), Fence(100))
     there = stands(home)
     assert there.tables.records == good.tables.records
     assert (there.tables == good.tables) == (point == "rebuild.swapped")
-    rebuild(rebuilding(home), 101)
+    rebuild(rebuilding(home), Fence(101))
     assert stands(home).tables == good.tables
     assert stands(home).epoch >= 101
     assert not {name for name in files(home) if "rebuil" in name}
@@ -171,7 +157,7 @@ def test_a_rebuild_that_is_killed_is_finished_by_the_next(home: MendedHome, poin
 def test_a_rebuilt_file_that_is_behind_is_made_again(home: MendedHome) -> None:
     """A worker has gone on with the old one since."""
     with pytest.raises(Killed):
-        rebuild(rebuilding(home, "rebuild.verified"), 100)
+        rebuild(rebuilding(home, "rebuild.verified"), Fence(100))
     home.send(2, 9)
     home.work()
     good = stands(home)
@@ -193,3 +179,116 @@ def test_somebody_who_reads_the_old_file_does_not_harm_the_new_one(home: MendedH
     store.close()
     assert stands(home) == good
     home.shards()
+
+
+# --- whoever works on the old one meanwhile --------------------------------------------------------------------
+
+
+def held(home: MendedHome, store: SqliteStore, reach: Callable[[str], None]) -> Rebuilt:
+    """Rebuilds what it has taken, as the command does."""
+    epoch = store.take("operator", store.ownership())
+    assert epoch is not None
+    wanted = replace(rebuilding(home), reach=reach)
+    return rebuild(wanted, Fence(epoch, lambda: store.beat(epoch)))
+
+
+def test_the_old_database_is_kept_from_its_workers(home: MendedHome) -> None:
+    """A standby sees somebody at work."""
+    with closing(SqliteStore(shard_path(home.folder, 0))) as store:
+        before = store.ownership().beat
+        beats: list[int] = []
+        held(home, store, lambda _: beats.append(store.ownership().beat))
+        assert beats[0] > before + 1
+
+
+@pytest.mark.parametrize("has_committed", [True, False])
+def test_a_worker_that_has_taken_the_old_database_keeps_it(home: MendedHome, has_committed: bool) -> None:
+    """What it has committed, or will, must not be thrown away with the old file."""
+
+    def standby(point: str) -> None:
+        if point == "rebuild.verified":
+            with closing(SqliteStore(path)) as other:
+                assert other.take("standby", other.ownership())
+            if has_committed:
+                home.send(2, 9)
+                home.work()
+
+    path = shard_path(home.folder, 0)
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(MendingRefused, match=r"was taken over meanwhile|gone on with it meanwhile"),
+    ):
+        held(home, store, standby)
+    assert not [name for name in files(home) if "damaged" in name]
+    assert stands(home).checkpoint.id == home.log.streams[0].last
+    good = stands(home)
+    rebuilt(home)
+    assert stands(home).tables == good.tables
+
+
+def test_a_worker_of_a_database_that_nobody_holds_is_not_robbed(home: MendedHome) -> None:
+    """Too damaged to be held, and yet somebody has committed to it since."""
+
+    def work(point: str) -> None:
+        if point == "rebuild.verified":
+            home.send(2, 9)
+            home.work()
+
+    with pytest.raises(MendingRefused, match="a worker has gone on with it meanwhile"):
+        rebuild(replace(rebuilding(home), reach=work), Fence(100))
+    assert stands(home).checkpoint.id == home.log.streams[0].last
+
+
+def test_a_refused_rebuild_gives_the_shard_back_as_it_was(home: MendedHome) -> None:
+    """Nobody owns it, and `status` still says why it was stopped."""
+    spoil(home, "DELETE FROM entries WHERE number = 3", "UPDATE shard SET stopped = 'it is broken'")
+    with pytest.raises(MendingRefused, match="record 3 is missing"):
+        rebuild_shard(Place(home.folder), 0)
+    with closing(SqliteStore(shard_path(home.folder, 0))) as store:
+        assert (store.ownership().owner, store.ownership().stopped) == ("", "it is broken")
+    spoil(home, "UPDATE shard SET stopped = ''")
+    home.send(2, 9)
+    home.work()
+
+
+def test_a_database_that_cannot_be_opened_now_is_not_taken_for_damaged(home: MendedHome) -> None:
+    """A worker may be at work in it."""
+    path = shard_path(home.folder, 0)
+    path.rename(home.folder / "aside")
+    path.mkdir()
+    with pytest.raises(StoreUnavailable):
+        rebuild_shard(Place(home.folder), 0)
+
+
+def test_a_standby_of_the_old_file_does_not_take_what_has_another_name(home: MendedHome) -> None:
+    """It would commit where nobody looks any more; opened anew, it has the new one."""
+    path = shard_path(home.folder, 0)
+    with closing(SqliteStore(path)) as waiting:
+        seen = waiting.ownership()
+        rebuilt(home)
+        with pytest.raises(StoreUnavailable, match="another file has its name now"):
+            waiting.take("standby", seen)
+    home.send(2, 9)
+    home.work()
+    home.shards()
+
+
+def test_a_reader_does_not_keep_the_old_file_from_being_locked(home: MendedHome) -> None:
+    """Its log cannot be folded in while somebody reads; it is kept, whole, with that."""
+    path = shard_path(home.folder, 0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        home.send(2, 9)
+        home.work()
+        good = stands(home)
+
+        def write(point: str) -> None:
+            if point == "rebuild.kept":
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    spoil(home, "PRAGMA busy_timeout = 1", "BEGIN IMMEDIATE")
+
+        kept = rebuild(replace(rebuilding(home), reach=write), Fence(100)).kept
+    assert stands(home).tables == good.tables
+    assert kept is not None
+    assert kept.with_name(f"{kept.name}-wal").exists()

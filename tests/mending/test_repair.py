@@ -7,13 +7,13 @@ import orjson
 import pytest
 
 from hftpipe.core.commit import Commit
-from hftpipe.core.entry import EntryId, encode
-from hftpipe.errors import LogEmptied, LogForeign, LogGap, MendingRefused, ShardStopped
+from hftpipe.core.entry import EntryId, Foreign, RawEntry, encode
+from hftpipe.errors import LogEmptied, LogForeign, LogGap, LogUnavailable, MendingRefused, ShardStopped
 from hftpipe.invariants import violations
 from hftpipe.log.memory import MemoryLogMender
 from hftpipe.mending.diagnosis import Diagnosis
 from hftpipe.mending.repair import Repairing, accept, examine
-from hftpipe.ports import Topology
+from hftpipe.ports import Ownership, Topology
 from hftpipe.store.memory import MemoryStore
 from tests.shell.shard_bench import ShardBench, deposits
 
@@ -173,6 +173,29 @@ def test_what_lies_before_a_loss_is_applied_with_it() -> None:
     assert not violations(bench.store.snapshot())
 
 
+def test_what_is_damaged_is_kept_in_the_log_before_it_is_given_up() -> None:
+    """The next repair would not know of it any more; a log that takes no more does not hold it up."""
+    bench = ShardBench()
+    ids = bench.append(1, 1, 1)
+    damage(bench, ids[1])
+
+    def die(reached: str) -> None:
+        if reached == "store.in_transaction":
+            raise Killed
+
+    dying = replace(repairing(bench), open_store=lambda: Mortal(bench.store, die))  # type: ignore[arg-type, return-value]
+    with pytest.raises(Killed):
+        accept(dying, examine(repairing(bench)))
+    assert bench.log.streams[0].dead.keys() == {ids[1]}
+
+    class Full(MemoryLogMender):
+        def bury(self, foreign: Foreign) -> None:
+            raise LogUnavailable(f"no room for {foreign.id}")
+
+    accept(replace(repairing(bench), log=Full(bench.log, 0)), examine(repairing(bench)))
+    assert [foreign.id for foreign in bench.store.dead] == [ids[1]]
+
+
 def test_rows_of_a_live_source_that_come_later_in_the_log_are_not_taken_for_lost() -> None:
     """Appends land in any order: what a later entry brings was never torn out."""
     bench = ShardBench()
@@ -196,8 +219,14 @@ def test_a_live_source_whose_producer_runs_is_not_touched() -> None:
         def producers(self) -> list[str]:
             return ["7"]
 
-    with pytest.raises(MendingRefused, match="Stop `hftpipe serve`"):
-        accept(replace(repairing(bench), log=Connected(bench.log, 0)), examine(repairing(bench)))
+    class Waiting(MemoryLogMender):
+        def producers(self) -> list[str]:
+            return ["7"] if bench.clock.now_ms > 1_500 else []
+
+    for kind in (Connected, Waiting):
+        with pytest.raises(MendingRefused, match="Stop `hftpipe serve`"):
+            accept(replace(repairing(bench), log=kind(bench.log, 0)), examine(repairing(bench)))
+    assert not bench.log.writer().losses()
     assert not bench.store.records
     assert not bench.ownership().owner
 
@@ -322,6 +351,43 @@ def test_a_deleted_entry_that_was_applied_is_no_loss() -> None:
     bench.worker().run()
     assert bench.balance() == 4
     assert not violations(bench.store.snapshot())
+
+
+@pytest.mark.parametrize("has_gone_back", [False, True])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_what_was_applied_before_it_was_lost_or_damaged_is_told(
+    is_damaged: bool, has_gone_back: bool
+) -> None:
+    """Also where a worker has gone back before it meanwhile."""
+    bench = ShardBench()
+    ids = bench.append(1, 1, 1)
+    bench.worker().run()
+    bench.append(1)
+    damage(bench, ids[2]) if is_damaged else lose(bench, ids[2])
+    if has_gone_back:
+        with pytest.raises(ShardStopped):
+            bench.worker().run()
+        assert bench.store.checkpoint().id == ids[1]
+    told = " / ".join(repair(bench).told)
+    assert "1-2: applied before, as the journal says; so these are not lost" in told
+    bench.worker().run()
+    assert bench.balance() == 4
+
+
+def test_what_has_come_in_the_place_of_what_was_applied_is_lost() -> None:
+    """The log had lost its tail: the same ids, and other entries."""
+    bench = ShardBench()
+    bench.append(1, 1, 1, 1)
+    bench.worker().run()
+    for entry_id in list(bench.entries)[1:]:
+        lose(bench, entry_id)
+    bench.log.streams[0].last = EntryId(1, 0)
+    ids = send(bench, "other", 21, 22, 23)
+    lose(bench, ids[0])
+    damage(bench, ids[2])
+    found = repair(bench)
+    assert [loss.id for loss in found.losses] == [ids[0], ids[2]]
+    assert "applied before" not in " / ".join(found.told)
 
 
 # --- an accepted loss, and what comes after it ----------------------------------------------------------------
@@ -451,6 +517,79 @@ def test_a_worker_at_work_is_not_disturbed() -> None:
     with pytest.raises(MendingRefused, match="shard 0 is owned by worker, which works on it"):
         examine(replace(repairing(bench), clock=Beating()))  # type: ignore[arg-type]
     assert bench.ownership().epoch == epoch
+
+
+def test_a_worker_that_comes_behind_the_look_keeps_the_shard() -> None:
+    """What was seen is what is taken."""
+    bench = ShardBench()
+    bench.append(1)
+    bench.worker().run()
+    bench.append(1, 1)
+    lose(bench, EntryId(1, 1))
+    shown = examine(repairing(bench))
+
+    class Raced(Mortal):
+        """Free at the first look; right behind it a worker takes the shard."""
+
+        def ownership(self) -> Ownership:
+            seen = bench.store.ownership()
+            if not seen.owner:
+                bench.owned_by("worker")
+            return seen
+
+    store = Raced(bench.store, lambda _: None)
+    with pytest.raises(MendingRefused, match="taken by another while it was looked at"):
+        accept(replace(repairing(bench), open_store=lambda: store), shown)  # type: ignore[arg-type, return-value]
+    assert bench.ownership().owner == "worker"
+
+
+def test_a_repair_that_takes_long_keeps_the_shard() -> None:
+    """A standby would take it for stalled, and go on: as it does when the process was held up, which says so."""
+    bench = ShardBench()
+    ids = bench.append(*[1] * 300)
+    lose(bench, ids[-1])
+    bench.append(1)
+    looks: list[int] = []
+
+    class Slow(MemoryLogMender):
+        seconds = 3
+
+        def range(self, first: EntryId, last: EntryId, count: int) -> list[RawEntry]:
+            bench.clock.sleep_ms(self.seconds * 1_000)
+            looks.append(bench.store.beats)
+            if self.seconds > 3 and len(looks) == 3:
+                bench.owned_by("standby")
+            return super().range(first, last, count)
+
+    shown = examine(repairing(bench))
+    slow = Slow(bench.log, 0)
+    accept(replace(repairing(bench), log=slow), shown)
+    assert all(looks[place + 2] > looks[place] for place in range(len(looks) - 2))
+    assert len(bench.store.decisions) == 1
+    lose(bench, bench.append(1)[0])
+    bench.append(1)
+    shown = examine(repairing(bench))
+    slow.seconds = 11
+    looks.clear()
+    with pytest.raises(MendingRefused, match=r"shard 0 was taken over meanwhile\. Stop its workers"):
+        accept(replace(repairing(bench), log=slow), shown)
+    assert bench.ownership().owner == "standby"
+    assert len(bench.store.decisions) == 1
+
+
+def test_a_refused_repair_leaves_the_shard_stopped() -> None:
+    """`status` still says why."""
+    bench = ShardBench()
+    ids = bench.append(1, 1, 1)
+    lose(bench, ids[1])
+    why = stopped(bench, LogGap)
+    shown = examine(repairing(bench))
+    lose(bench, ids[2])
+    with pytest.raises(MendingRefused):
+        accept(repairing(bench), shown)
+    assert bench.store.stopped == why
+    repair(bench)
+    assert not bench.store.stopped
 
 
 def test_a_worker_that_has_stalled_for_its_lease_is_replaced() -> None:

@@ -67,6 +67,36 @@ def test_a_live_source_reports_the_lost_range_and_goes_on() -> None:
     assert "They cannot be read again; going on behind them" in desk.lines[-1]
 
 
+def test_a_live_source_goes_on_as_if_first_behind_a_loss_that_was_accepted() -> None:
+    """The store may have gone back: what it had confirmed looks trimmed, and rows behind it would be left alone."""
+    desk = Desk(shards=2)
+    desk.log.mender(0).announce_loss(7)
+    producer = desk.producer("live", resumable=False)
+    producer.append(deposits(1, 2, accounts=(0, 1)))
+    producer.check()
+    assert not producer.losses
+    desk.log.mender(0).announce_loss(8)
+    desk.lose_tail(0, shard=1)
+    desk.writer.cuts = [0]
+    producer.append(deposits(3, 4, accounts=(0, 1)))
+    producer.check()
+    assert [rows for rows, _ in desk.rows(0)] == [0, 0]
+    assert [rows for rows, _ in desk.rows(1)] == [0]
+    assert producer.losses == 2
+    assert any("entries of shard 0 were given up" in line for line in desk.lines)
+    assert "1/1-0 to 1/1-0 (up to row 1)" in desk.lines[-1]
+
+
+def test_a_loss_that_was_accepted_concerns_who_has_appended_nothing_there() -> None:
+    """What he knows of other sources may be in it."""
+    desk = Desk()
+    producer = desk.producer("live", resumable=False)
+    producer.check()
+    desk.log.mender(0).announce_loss(8)
+    producer.check()
+    assert producer.losses == 1
+
+
 def test_a_live_source_notes_nothing() -> None:
     """Nobody can go on from there."""
     desk = Desk()

@@ -105,6 +105,8 @@ def test_a_file_that_was_named_must_be_there(folder: Path) -> None:
     [
         ("homes = 'x'", "sets homes; no command has such an option"),
         ("redis_url = 'x'", "sets redis_url; no command has such an option"),
+        ("retain-entries = 5", "sets retain-entries, which is now retain (--retain)"),
+        ("[up]\nretain-entries = 5", "sets retain-entries, which is now retain (--retain)"),
         ("[balance]\nformat = 'csv'", "has a table [balance]; there is no such command"),
         ("[balances]\nworkers = 3", "sets workers in [balances]; there is no such option"),
         ("[run]\nredis_url = ''", "sets redis_url in [run]; there is no such option"),
@@ -188,3 +190,11 @@ def test_what_cannot_be_retained_is_refused(folder: Path) -> None:
     refused = hftpipe("worker", "--home", "one", HFTPIPE_RETAIN="5 weeks")
     assert refused.exit_code == 2
     assert "is not like 1000 (entries)" in refused.output
+
+
+def test_a_variable_that_has_another_name_now_is_refused(folder: Path) -> None:
+    """By the commands that had it: what it asks for would be trimmed."""
+    assert hftpipe("balances", HFTPIPE_HOME="one", HFTPIPE_RETAIN_ENTRIES="5").exit_code == 0
+    result = hftpipe("worker", HFTPIPE_HOME="one", HFTPIPE_RETAIN_ENTRIES="5")
+    assert result.exit_code == 2
+    assert "HFTPIPE_RETAIN_ENTRIES is now HFTPIPE_RETAIN (--retain): it takes 5, too" in result.stderr

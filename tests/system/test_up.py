@@ -67,7 +67,11 @@ def test_asked_to_end_it_ends_with_everything_committed(
 
 
 def test_a_second_one_is_refused(system: System, up: Running) -> None:
-    """The first goes on."""
+    """The first goes on; and to `hftpipe repair` it is no producer: it appends nothing."""
+    with system.client() as client:
+        names = {connection["name"] for connection in client.client_list()}
+    assert "hft:up" in names
+    assert "hft:ingest" not in names
     told = system.run("up", code=1).err
     assert (
         told == f"hftpipe: `hftpipe up` already runs in {system.home}. Stop it first, or use another --home\n"
