@@ -8,6 +8,15 @@ from hftpipe.retention.setting import Retention
 LINE_BYTES_MAX: Final = 4_096
 """Longest line of input without its line end; a longer one is `line_too_long`."""
 
+SHARDS_MAX: Final = 1_024
+"""Most shards of a pipeline."""
+
+METRICS_ASKERS_MAX: Final = 8
+"""Requests at a time for the metrics of a worker or validator."""
+
+METRICS_TIMEOUT_S: Final = 5.0
+"""How long one who asks for them may be silent."""
+
 BLOCK_BYTES: Final = 1 << 20
 """How much of a file is read, validated and appended at a time."""
 

@@ -23,9 +23,10 @@ def is_dead(owner: str) -> bool:
     """
     try:
         host, pid, started, _ = owner.split(" ")
+        number = int(pid)
     except ValueError:
         return False
-    return host == _host() and _started(int(pid)) != started
+    return host == _host() and _started(number) != started
 
 
 def pid_of(owner: str) -> int:

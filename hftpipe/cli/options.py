@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hftpipe.config import SHARDS_MAX
+
 if TYPE_CHECKING:
     from hftpipe.moments import Moment
     from hftpipe.retention.setting import Retention
@@ -27,7 +29,6 @@ def option(*declarations: str, **attributes: Any) -> Callable[[Command], Command
 RENAMED = {"retain-entries": "retain"}
 """Options that had another name: one that is set by that must not be passed over."""
 
-SHARDS_MAX = 1024
 _SHARD_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftpipe.cli.options import SHARDS_MAX, option, place_options
+from hftpipe.cli.options import option, place_options
+from hftpipe.config import SHARDS_MAX
 
 if TYPE_CHECKING:
     from hftpipe.mending.diagnosis import Diagnosis

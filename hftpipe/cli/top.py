@@ -133,7 +133,7 @@ def _total_row(seen: "Overview", speed: "Rates") -> tuple[object, ...]:
         max(ages, default=None),
         max((view.commit_p50_ms for view in seen.shards if view.commit_p50_ms is not None), default=None),
         max((view.commit_p99_ms for view in seen.shards if view.commit_p99_ms is not None), default=None),
-        sum(view.transactions for view in seen.shards),
-        sum(view.refused for view in seen.shards),
-        sum(view.dead for view in seen.shards),
+        sum(view.transactions or 0 for view in seen.shards),
+        sum(view.refused or 0 for view in seen.shards),
+        sum(view.dead or 0 for view in seen.shards),
     )

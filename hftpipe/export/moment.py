@@ -5,7 +5,6 @@ they are begun again. As long as they are held, what the workers commit goes to 
 these grow.
 """
 
-import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hftpipe.descriptors import FILES_PER_STORE, allow
 from hftpipe.errors import PipelineMismatch, UsageError
 from hftpipe.export.relations import Relation, selection
 from hftpipe.store.reading import open_reading, store_paths
@@ -24,7 +24,6 @@ _IDENTITY: Final = (
     "SELECT pipeline, shard, shards, applied + refused, number, incarnation FROM {database}.shard"
 )
 _POINT: Final = "SELECT number, incarnation FROM shard"
-_FILES_PER_SHARD: Final = 3
 _OTHER_FILES: Final = 64
 
 
@@ -57,7 +56,7 @@ class Moment:
     def __init__(self, home: Path, warn: Callable[[str], None]) -> None:
         """warn: takes a line where the shards are not of one moment."""
         paths = stores_of(home)
-        make_room(len(paths))
+        _make_room(len(paths))
         self._connections: list[sqlite3.Connection] = []
         self.shards: list[Shard] = []
         try:
@@ -158,14 +157,10 @@ def check_together(shards: Sequence[Shard]) -> None:
             )
 
 
-def make_room(shards: int) -> None:
+def _make_room(shards: int) -> None:
     """So many databases may be open at a time. Raises UsageError when the system does not let them."""
-    wanted = shards * _FILES_PER_SHARD + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    if hard != resource.RLIM_INFINITY and hard < wanted:
+    wanted = shards * FILES_PER_STORE + _OTHER_FILES
+    if (allowed := allow(wanted)) < wanted:
         raise UsageError(
-            f"{shards} shards are {wanted} open files, and this process may have {hard}: raise it with ulimit -Hn"
+            f"{shards} shards are {wanted} open files, and this process may have {allowed}: raise it with ulimit -Hn"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from hftpipe.core.routing import shard_of
+from hftpipe.descriptors import make_room
 from hftpipe.errors import StoreDamaged, StoreUnavailable
 from hftpipe.ports import Movement
 from hftpipe.store.books import file_at
@@ -70,6 +71,7 @@ class HomeFollower:
             shard = int(path.stem.removeprefix("shard-"))
             if shard not in self._followed and (not self._wanted or shard in self._wanted):
                 seen = None if is_first else 0
+                make_room(1)
                 self._followed[shard] = _FollowedShard(path, shard, self._sort, self._report, seen)
         return list(self._followed.values())
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import redis
 
-from hftpipe.config import ConnectionLimits
+from hftpipe.config import SHARDS_MAX, ConnectionLimits
 from hftpipe.core.entry import EntryId
 from hftpipe.errors import LogUnavailable
 from hftpipe.log.connection import translate
@@ -148,8 +148,8 @@ class LogGauge:
             for place, shard in enumerate(checkpoints)
         }
         return WholeReading(
-            known.get(b"pipeline", b"").decode(),
-            _number(known.get(b"shards", 0)),
+            known.get(b"pipeline", b"").decode(errors="replace"),
+            min(_number(known.get(b"shards", 0)), SHARDS_MAX),
             {shard: log for shard, log in logs.items() if log is not None},
             None if isinstance(info, redis.RedisError) else _server(info),
             waiting if has_inbox == 1 and isinstance(waiting, int) else None,

@@ -1,10 +1,10 @@
 """Room for connections: each takes a file descriptor, and the system gives a process few unless it is asked."""
 
-import resource
 from collections.abc import Callable
 from typing import Final
 
 from hftpipe.config import ServeLimits
+from hftpipe.descriptors import allow
 from hftpipe.event import Event, Level
 
 _OTHERS: Final = 512
@@ -14,13 +14,9 @@ _OTHERS: Final = 512
 def make_room(transports: int, limits: ServeLimits, report: Callable[[str], None]) -> None:
     """Raises this process's limit as far as it may, and says so where that is not enough."""
     wanted = transports * limits.connections_max + _OTHERS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
+    if (allowed := allow(wanted)) < wanted:
         told = (
-            f"this process may open {hard} files, {wanted} are needed for {limits.connections_max} connections "
+            f"this process may open {allowed} files, {wanted} are needed for {limits.connections_max} connections "
             "on each transport: beyond that they wait to be accepted (raise it with: ulimit -Hn, LimitNOFILE)"
         )
-        report(Event("descriptors_scarce", told, Level.WARNING, limit=hard, wanted=wanted))
-        wanted = hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        report(Event("descriptors_scarce", told, Level.WARNING, limit=allowed, wanted=wanted))

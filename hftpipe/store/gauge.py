@@ -32,6 +32,8 @@ HOT_RECORDS_MAX: Final = 16
 HOT_ROWS_MAX: Final = 2_048
 """Newest records of one look whose accounts are counted, as long as they hold fewer rows than this."""
 
+StoreFault = StoreUnavailable | StoreDamaged
+
 _BUSY_MS: Final = 500
 _SETTINGS: Final = (
     "PRAGMA query_only=ON",
@@ -153,12 +155,20 @@ class ShardGauge:
 
 
 def accounts_in(payload: str) -> list[int]:
-    """The accounts of a payload, row by row; in the shape that we write, no other column is parsed."""
-    start = payload.find(_ACCOUNTS)
-    if start < 0:
-        return list(orjson.loads(payload)["account"])
-    start += len(_ACCOUNTS) - 1
-    return list(orjson.loads(payload[start : payload.index("]", start) + 1]))
+    """The accounts of a payload, row by row; in the shape that we write, no other column is parsed.
+
+    None of one that is damaged: `hftpipe verify` names it.
+    """
+    try:
+        start = payload.find(_ACCOUNTS)
+        if start < 0:
+            accounts = orjson.loads(payload)["account"]
+        else:
+            start += len(_ACCOUNTS) - 1
+            accounts = orjson.loads(payload[start : payload.index("]", start) + 1])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return []
+    return [account for account in accounts if isinstance(account, int)] if isinstance(accounts, list) else []
 
 
 class HomeGauge:
@@ -171,10 +181,10 @@ class HomeGauge:
         self._home = home
         self._open: dict[int, tuple[tuple[int, int], ShardGauge]] = {}
 
-    def read(self, shards: Collection[int]) -> tuple[dict[int, Reading], dict[int, str]]:
+    def read(self, shards: Collection[int]) -> tuple[dict[int, Reading], dict[int, StoreFault]]:
         """What the stores of some shards say; of those that cannot be read, why not; of one without a file, nothing."""
         readings: dict[int, Reading] = {}
-        faults: dict[int, str] = {}
+        faults: dict[int, StoreFault] = {}
         for shard in shards:
             try:
                 with translated(path := shard_path(self._home, shard)):
@@ -183,7 +193,14 @@ class HomeGauge:
                         readings[shard] = gauge.read()
             except (StoreUnavailable, StoreDamaged) as fault:
                 self._forget(shard)
-                faults[shard] = str(fault)
+                faults[shard] = fault
+            except (
+                ValueError,
+                TypeError,
+                AttributeError,
+            ) as error:  # a cell that holds something else than it did
+                self._forget(shard)
+                faults[shard] = StoreDamaged(f"{path} cannot be read: {error}")
         return readings, faults
 
     def close(self) -> None:

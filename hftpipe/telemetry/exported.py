@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from hftpipe.status import NO_WORKER
 from hftpipe.telemetry.measures import Measured, Measures
-from hftpipe.telemetry.overview import Overview, ShardView
+from hftpipe.telemetry.overview import UNREADABLE, Overview, ShardView
 from hftpipe.telemetry.spread import Spread
 
 Of = Callable[[ShardView], float | None]
@@ -26,7 +26,7 @@ _GAUGES: Final[Mapping[str, tuple[str, Of]]] = {
     ),
     "hftpipe_shard_checkpoint_sequence": (
         "Sequence of the last entry applied; -1 before the first.",
-        lambda view: view.applied - 1,
+        lambda view: None if view.applied is None else view.applied - 1,
     ),
     "hftpipe_shard_dead_entries": (
         "Entries that no producer of ours can have made: dead letters.",
@@ -37,7 +37,10 @@ _GAUGES: Final[Mapping[str, tuple[str, Of]]] = {
         lambda view: view.gaps,
     ),
     "hftpipe_shard_epoch": ("How often the shard was taken over.", lambda view: view.epoch),
-    "hftpipe_shard_owned": ("1 while a live worker owns the shard.", lambda view: view.state == "running"),
+    "hftpipe_shard_owned": (
+        "1 while a live worker owns the shard; absent while it cannot be read.",
+        lambda view: None if view.state.startswith(UNREADABLE) else view.state == "running",
+    ),
     "hftpipe_shard_stopped": (
         "1 when the shard cannot go on without a person's decision, or was given up by its supervisor.",
         lambda view: view.state != NO_WORKER and view.state.startswith(("stopped: ", "failed: ")),
@@ -91,7 +94,8 @@ def _rows(views: Iterable[ShardView]) -> Metric:
             ("refused", view.refused),
             ("skipped", view.skipped),
         ):
-            rows.add_metric([str(view.shard), outcome], count)
+            if count is not None:
+                rows.add_metric([str(view.shard), outcome], count)
     return rows
 
 

@@ -1,14 +1,52 @@
 """What a process measures, over HTTP for Prometheus."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
-from wsgiref.simple_server import WSGIServer
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.registry import Collector
 
+from hftpipe.config import METRICS_ASKERS_MAX, METRICS_TIMEOUT_S
 from hftpipe.event import Event, Level
 from hftpipe.telemetry.door import Door
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = METRICS_TIMEOUT_S
+
+    def log_message(self, *_: object) -> None:
+        """Who asks is no event."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each who asks; beyond so many, connections are closed: the process has other work."""
+
+    daemon_threads = True
+
+    def __init__(self, door: Door) -> None:
+        found = socket.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, *_, address = found[0]
+        self._askers = threading.BoundedSemaphore(METRICS_ASKERS_MAX)
+        super().__init__((str(address[0]), door.port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._askers.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._askers.release()
+
+    def handle_error(self, *_: object) -> None:
+        """Who asked has gone."""
 
 
 class Exposition:
@@ -21,7 +59,7 @@ class Exposition:
         for collector in collectors:
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)
-        self._server: WSGIServer | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._has_failed = False
 
@@ -30,15 +68,16 @@ class Exposition:
         if self._server is not None:
             return
         try:
-            self._server, self._thread = start_http_server(
-                self._door.port, addr=self._door.host, registry=self._registry
-            )
+            self._server = _Server(self._door)
         except OSError as error:
             if not self._has_failed:
                 told = f"metrics cannot be had on {self._door}: {error}. It is tried again every second"
                 self._report(Event("metrics_away", told, Level.WARNING, address=str(self._door)))
             self._has_failed = True
             return
+        self._server.set_app(make_wsgi_app(self._registry))
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         address = str(Door(self._door.host, self._server.server_port))
         self._report(Event("metrics_listening", f"metrics on http://{address}/metrics", address=address))
 

@@ -1,5 +1,6 @@
 """Events as lines of JSON: what log collectors take in without a rule of their own."""
 
+import json
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +23,11 @@ def as_json(said: str, *, process: str, pid: int, time_ms: int) -> str:
     head = {"time": _utc(time_ms), "level": event.level.value, "event": event.name}
     fields = {name: value for name, value in event.fields.items() if name not in _OWN}
     tail = {"message": event.discreet or str.__str__(event), "process": process, "pid": pid}
-    return orjson.dumps({**head, **fields, **tail}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    line = {**head, **fields, **tail}
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # text that is no UTF-8, integers of any size: they are escaped, and written out
+        return json.dumps(line, default=str, separators=(",", ":"))
 
 
 def _utc(time_ms: int) -> str:

@@ -22,9 +22,11 @@ class Lookout:
     def overview(self) -> Overview:
         """How the pipeline stood less than a second ago, or stands now: then this takes as long as a look does."""
         with self._turn:
-            now_ms = self._clock.monotonic_ms()
-            if self._seen is None or now_ms - self._seen_ms >= FRESH_MS:
-                self._seen, self._seen_ms = self._observer.look(), now_ms
+            if self._seen is None or self._clock.monotonic_ms() - self._seen_ms >= FRESH_MS:
+                self._seen = self._observer.look()
+                self._seen_ms = (
+                    self._clock.monotonic_ms()
+                )  # a slow look is one for all who have waited for it
             return self._seen
 
     def close(self) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from hftpipe.clock import SystemClock
-from hftpipe.core.commit import Totals
+from hftpipe.core.commit import Checkpoint, Totals
 from hftpipe.core.entry import EntryId, origin
+from hftpipe.core.journal import GENESIS
+from hftpipe.descriptors import make_room
 from hftpipe.embedded import is_running
 from hftpipe.embedded.home import Home
 from hftpipe.embedded.locks import is_locked
-from hftpipe.errors import HftpipeError
+from hftpipe.errors import HftpipeError, StoreDamaged
 from hftpipe.log.gauge import LIMITS, LOOKER, LogGauge, LogReading, WholeReading
 from hftpipe.owner import describe, is_dead
 from hftpipe.ports import Clock
@@ -22,14 +24,18 @@ from hftpipe.upkeep import given_up
 from hftpipe.wiring.pipeline import Place, stored_summary
 
 HOTTEST_MAX: Final = 10
-_NOTHING: Final = origin(1)
+UNREADABLE: Final = "unreadable"
+"""How a state begins that is not known for now."""
+_UNBEGUN: Final = Checkpoint(origin(1), "", 0, GENESIS, -1, 0, Totals())
 _AWAY_MS: Final = 2_000
 """So much longer than its linger a private server that nobody uses is left alone, or it would never end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardView:
-    """One shard. What only the log knows is None when it was not asked.
+    """One shard. What only the log knows is None when it was not asked, what the store knows while it was never read.
+
+    A store that cannot be read for now stands as it was seen last.
 
     appended, applied, backlog, gaps, dead: entries. transactions, refused, skipped: rows, since the shard began.
     backlog_seconds: age of the oldest entry not applied, 0.0 when there is none.
@@ -40,17 +46,17 @@ class ShardView:
     shard: int
     state: str
     owner: str
-    epoch: int
+    epoch: int | None
     standbys: int | None
     appended: int | None
-    applied: int
+    applied: int | None
     backlog: int | None
     backlog_seconds: float | None
-    transactions: int
-    refused: int
-    skipped: int
-    gaps: int
-    dead: int
+    transactions: int | None
+    refused: int | None
+    skipped: int | None
+    gaps: int | None
+    dead: int | None
     commit_p50_ms: int | None
     commit_p99_ms: int | None
     reach: str | None
@@ -107,6 +113,7 @@ class Observer:
         endpoint = place.standing_endpoint(LIMITS)
         self._log = LogGauge(lambda: endpoint.connect(f"{place.prefix}:{LOOKER}"), place.keys)
         self._shards = 0
+        self._last: dict[int, Reading] = {}
         self._inflow: dict[int, _Inflow] = {}
         self._away_until_ms = 0
         self._left: WholeReading | None = None
@@ -116,9 +123,12 @@ class Observer:
         if not self._shards:
             stored = stored_summary(self._place.home)
             self._shards = 0 if stored is None else stored.shards
+            make_room(len(self._wanted()))
         seen = self._seen()
         if seen.shards != self._shards:  # the first look, or another pipeline lives here now
             self._shards = seen.shards
+            make_room(len(self._wanted()))
+            self._last.clear()
             self._inflow.clear()
             seen = self._seen()
         self._leave(seen)
@@ -146,11 +156,13 @@ class Observer:
 
     def _seen(self) -> "_Seen":
         wanted = self._wanted()
-        readings, faults = self._home.read(wanted)
+        fresh, faults = self._home.read(wanted)
+        readings = fresh | {shard: self._last[shard] for shard in faults.keys() & self._last.keys()}
+        self._last = readings
         owners = {reading.owner for reading in readings.values()} - {""}
         alive = {owner for owner in owners if not is_dead(owner)}
         applied = {
-            shard: readings[shard].checkpoint.id if shard in readings else _NOTHING for shard in wanted
+            shard: readings[shard].checkpoint.id if shard in readings else _UNBEGUN.id for shard in wanted
         }
         whole, problem = self._asked(applied, is_owned=bool(alive))
         stored = next(iter(readings.values()), None)
@@ -196,23 +208,24 @@ class Observer:
     def _view(self, shard: int, seen: "_Seen", failed: str) -> ShardView:
         reading = seen.readings.get(shard)
         log = seen.log(shard)
-        applied = 0 if reading is None else reading.checkpoint.id.sequence + 1
-        totals = Totals() if reading is None else reading.checkpoint.totals
+        checkpoint = seen.checkpoint(shard)
+        applied = None if checkpoint is None else checkpoint.id.sequence + 1
+        totals = None if checkpoint is None else checkpoint.totals
         return ShardView(
             shard=shard,
             state=seen.state(shard, failed),
             owner="" if reading is None else describe(reading.owner),
-            epoch=0 if reading is None else reading.epoch,
+            epoch=reading.epoch if reading is not None else None if checkpoint is None else 0,
             standbys=None if log is None else log.standbys,
             appended=None if log is None else log.appended,
             applied=applied,
-            backlog=None if log is None else max(log.appended - applied, 0),
-            backlog_seconds=None if log is None else self._age_s(log),
-            transactions=totals.applied,
-            refused=totals.refused,
-            skipped=totals.skipped,
-            gaps=totals.gaps,
-            dead=totals.dead,
+            backlog=None if log is None or applied is None else max(log.appended - applied, 0),
+            backlog_seconds=None if log is None or applied is None else self._age_s(log),
+            transactions=None if totals is None else totals.applied,
+            refused=None if totals is None else totals.refused,
+            skipped=None if totals is None else totals.skipped,
+            gaps=None if totals is None else totals.gaps,
+            dead=None if totals is None else totals.dead,
             commit_p50_ms=None if log is None else log.stats.get("commit_p50_ms"),
             commit_p99_ms=None if log is None else log.stats.get("commit_p99_ms"),
             reach=None if log is None else str(log.reach or ""),
@@ -223,9 +236,14 @@ class Observer:
             return 0.0
         return max(self._clock.unix_ms() - log.oldest.time_ms, 0) / 1000
 
-    def _transactions_in(self, seen: "_Seen") -> int:
+    def _transactions_in(self, seen: "_Seen") -> int | None:
         """Never less than at an earlier look: what was estimated too high is waited for."""
-        for shard in self._wanted():
+        wanted = self._wanted()
+        if any(seen.checkpoint(shard) is None for shard in wanted):
+            return None
+        for shard in wanted:
+            if shard in seen.faults:
+                continue  # it stands where it stood
             inflow = self._inflow.setdefault(shard, _Inflow())
             inflow.see(seen.readings.get(shard), seen.log(shard))
         return sum(inflow.rows for inflow in self._inflow.values())
@@ -264,12 +282,16 @@ class _Inflow:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What stores and log said. shards: of the pipeline. faults: of stores. alive: owners whose process is there."""
+    """What stores and log said.
+
+    shards: of the pipeline. readings: also of earlier looks, for shards that have faults now. alive: owners whose
+    process is there.
+    """
 
     pipeline: str
     shards: int
     readings: Mapping[int, Reading]
-    faults: Mapping[int, str]
+    faults: Mapping[int, HftpipeError]
     alive: Collection[str]
     whole: WholeReading | None
     problem: str
@@ -277,9 +299,15 @@ class _Seen:
     def log(self, shard: int) -> LogReading | None:
         return None if self.whole is None else self.whole.logs.get(shard)
 
+    def checkpoint(self, shard: int) -> Checkpoint | None:
+        """How far a shard was applied when it was read last; None when it never could be."""
+        if reading := self.readings.get(shard):
+            return reading.checkpoint
+        return None if shard in self.faults else _UNBEGUN
+
     def state(self, shard: int, failed: str) -> str:
         if fault := self.faults.get(shard):
-            return f"stopped: {fault}"
+            return f"{'stopped' if isinstance(fault, StoreDamaged) else UNREADABLE}: {fault}"
         reading, log = self.readings.get(shard), self.log(shard)
         return state_of(
             "" if reading is None else reading.stopped,

@@ -5,7 +5,7 @@ It may fail in any way, and the work goes on.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from hftpipe.errors import HftpipeError
@@ -34,11 +34,14 @@ def published(
     over = threading.Event()
 
     def tend() -> None:
+        waiting: dict[int, Mapping[str, int]] = {}
         while True:
             if exposition is not None:
                 exposition.tend()
             if stats is not None:
-                _write(stats, fresh())
+                waiting |= fresh()
+                if waiting and _written(stats, waiting):
+                    waiting.clear()
             if over.wait(PERIOD_S):
                 return
 
@@ -53,7 +56,9 @@ def published(
             exposition.close()
 
 
-def _write(stats: RedisStats, values: Mapping[int, Mapping[str, int]]) -> None:
-    if values:
-        with suppress(HftpipeError):  # the workers themselves say when the log is away
-            stats.write(values)
+def _written(stats: RedisStats, values: Mapping[int, Mapping[str, int]]) -> bool:
+    try:
+        stats.write(values)
+    except HftpipeError:  # the workers themselves say when the log is away
+        return False
+    return True

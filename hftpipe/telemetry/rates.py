@@ -43,9 +43,13 @@ def rates(before: Overview, after: Overview) -> Rates:
 
 
 def _shard_rates(before: ShardView, after: ShardView, seconds: float) -> ShardRates:
-    appended = 0 if before.appended is None or after.appended is None else after.appended - before.appended
     return ShardRates(
-        max(appended, 0) / seconds,
-        max(after.transactions - before.transactions, 0) / seconds,
-        max(after.refused - before.refused, 0) / seconds,
+        _grown(before.appended, after.appended) / seconds,
+        _grown(before.transactions, after.transactions) / seconds,
+        _grown(before.refused, after.refused) / seconds,
     )
+
+
+def _grown(before: int | None, after: int | None) -> int:
+    """Nothing, as far as one of them is unknown."""
+    return 0 if before is None or after is None else max(after - before, 0)

@@ -24,7 +24,7 @@ class Samples:
     pipeline: str
     time_ms: tuple[int, ...]
     transactions_in: tuple[int | None, ...]
-    decided: tuple[int, ...]
+    decided: tuple[int | None, ...]
     backlog: tuple[int | None, ...]
     commit_p50_ms: tuple[int | None, ...]
     commit_p99_ms: tuple[int | None, ...]
@@ -33,7 +33,7 @@ class Samples:
 class _Sample(NamedTuple):
     time_ms: int
     transactions_in: int | None
-    decided: int
+    decided: int | None
     backlog: int | None
     commit_p50_ms: int | None
     commit_p99_ms: int | None
@@ -72,11 +72,18 @@ def _sample(seen: Overview) -> _Sample:
     return _Sample(
         seen.time_ms,
         seen.transactions_in,
-        sum(view.transactions + view.refused for view in seen.shards),
+        _decided(seen),
         _known(view.backlog for view in seen.shards),
         _slowest(view.commit_p50_ms for view in seen.shards),
         _slowest(view.commit_p99_ms for view in seen.shards),
     )
+
+
+def _decided(seen: Overview) -> int | None:
+    """None while a shard is unknown: what it has decided would look as if it were of that moment."""
+    counts = [count for view in seen.shards for count in (view.transactions, view.refused)]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _known(counts: Iterable[int | None]) -> int | None:

@@ -82,7 +82,10 @@ class Top(App[None]):
         loop = asyncio.get_running_loop()
         while True:
             due_s = loop.time() + self._interval_s
-            self.watched.see(await asyncio.to_thread(self._look))
+            try:
+                self.watched.see(await asyncio.to_thread(self._look))
+            except Exception as error:  # nobody foresaw it: what was seen last stays, and it is told why
+                self.watched.problem = f"the last look failed: {type(error).__name__}: {error}"
             self._draw()
             await asyncio.sleep(max(due_s - loop.time(), 0.05))
 

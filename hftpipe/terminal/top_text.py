@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hftpipe.core.printable import printable
 from hftpipe.status import NO_WORKER
-from hftpipe.telemetry.overview import Overview, ShardView
+from hftpipe.telemetry.overview import UNREADABLE, Overview, ShardView
 from hftpipe.telemetry.rates import Rates, rates
 
 HISTORY_MAX: Final = 180
@@ -25,9 +25,10 @@ _OWNER_WIDTH: Final = 12
 
 @dataclass
 class Watched:
-    """The looks so far, as much of them as is shown."""
+    """The looks so far, as much of them as is shown. problem: why there is no newer one; empty when there is."""
 
     last: Overview | None = None
+    problem: str = ""
     speed: Rates | None = None
     rates_in: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
     rates_applied: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
@@ -46,7 +47,7 @@ class Watched:
         self.heat = {account: rows * _COOLING for account, rows in self.heat.items() if rows >= 1}
         for account, rows in overview.hottest:
             self.heat[account] = self.heat.get(account, 0) + rows
-        self.last = overview
+        self.last, self.problem = overview, ""
 
 
 # --- words ------------------------------------------------------------------------------------------------------
@@ -245,12 +246,12 @@ def trouble(watched: Watched) -> str:
     """What somebody should know: what could not be asked, and why shards stand still; empty when all is well."""
     seen = watched.last
     if seen is None:
-        return ""
-    told = [seen.problem] if seen.problem else []
+        return printable(watched.problem)
+    told = [problem for problem in (watched.problem, seen.problem) if problem]
     told += [
         f"shard {view.shard} {view.state}"
         for view in seen.shards
-        if view.state.startswith(("stopped", "failed")) and view.state != NO_WORKER
+        if view.state.startswith(("stopped", "failed", UNREADABLE)) and view.state != NO_WORKER
     ]
     return printable(" | ".join(told))
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits, ServeLimits
 from hftpipe.core.entry import Entry, decode, origin
+from hftpipe.descriptors import make_room
 from hftpipe.errors import EntryDamaged, PassingFault, ShardStopped
 from hftpipe.log.redis import RedisLogReader
 from hftpipe.ports import Books
@@ -66,6 +67,7 @@ class DeskWiring:
         )
 
     def _books(self) -> SqliteBooks:
+        make_room(self._pipeline.topology.shards)
         return SqliteBooks(self._pipeline.place.home, self._pipeline.topology.shards)
 
     def _warm(self, repeats: Repeats, books: Books) -> None:

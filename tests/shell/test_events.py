@@ -58,6 +58,13 @@ def test_plain_text_is_a_message() -> None:
     assert (found["event"], found["level"], found["message"]) == ("message", "info", "hello\nthere")
 
 
+@pytest.mark.parametrize("told", ["h\udcff", 2**70, {"a": "\udc80"}])
+def test_whatever_is_told_can_be_written(told: object) -> None:
+    """A name of a file that is no UTF-8, an integer of any size."""
+    line = as_json(Event("some", f"about {told}", home=told), process="up", pid=1, time_ms=0)
+    assert json.loads(line)["home"] == told
+
+
 def test_a_field_never_takes_the_place_of_a_records_own() -> None:
     """Whatever it is called."""
     assert recorded(Event("odd", "told", pid=99, message="no", source="s"))["pid"] == 7

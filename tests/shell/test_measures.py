@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -18,12 +19,14 @@ from prometheus_client.registry import Collector
 
 from hftpipe.cli.main import main
 from hftpipe.cli.metrics import metrics_option
+from hftpipe.config import METRICS_ASKERS_MAX
 from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import UsageError
 from hftpipe.event import Event
 from hftpipe.reception.metrics import Metrics
 from hftpipe.status import NO_WORKER
+from hftpipe.telemetry import exposition as exposition_module
 from hftpipe.telemetry.door import Door
 from hftpipe.telemetry.exported import InboxCollector, ShardCollector, WorkerCollector
 from hftpipe.telemetry.exposition import Exposition
@@ -31,6 +34,7 @@ from hftpipe.telemetry.measures import Measures
 from hftpipe.telemetry.overview import Overview, ServerView, ShardView
 from hftpipe.wiring.pipeline import doors_of
 from tests.shell.shard_bench import ShardBench, deposits
+from tests.system.support import wait_for
 
 VIEW = ShardView(
     shard=3,
@@ -156,10 +160,16 @@ def test_a_state_is_two_gauges(state: str, owned: int, stopped: int) -> None:
 
 def test_what_is_unknown_is_not_told() -> None:
     """A zero would be a lie."""
-    unknown = replace(VIEW, backlog=None, commit_p50_ms=None)
+    unknown = replace(
+        VIEW, state="unreadable: locked", applied=None, transactions=None, backlog=None, commit_p50_ms=None
+    )
     found = sampled(ShardCollector(lambda: replace(SEEN, shards=[unknown], server=None)))
     assert ("hftpipe_shard_backlog_entries", "shard=3") not in found
     assert ("hftpipe_shard_commit_p50_seconds", "shard=3") not in found
+    assert ("hftpipe_shard_owned", "shard=3") not in found
+    assert ("hftpipe_shard_checkpoint_sequence", "shard=3") not in found
+    assert ("hftpipe_shard_transactions_total", "outcome=applied,shard=3") not in found
+    assert found["hftpipe_shard_stopped", "shard=3"] == 0
     assert found["hftpipe_log_up", ""] == 0
 
 
@@ -261,6 +271,25 @@ def test_a_port_that_is_taken_is_told_once_and_tried_again() -> None:
     assert [event.name for event in told if isinstance(event, Event)] == ["metrics_away", "metrics_listening"]
     assert "hftpipe_validate_taken_entries_total 3.0" in text
     assert 'hftpipe_validate_invalid_entries_total{reason="bad_id"} 1.0' in text
+
+
+def test_those_who_connect_and_say_nothing_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a thread of a process that has other work: one more is sent away, until they are."""
+    monkeypatch.setattr(exposition_module._Handler, "timeout", 0.2)
+    told: list[Event] = []
+    exposition = Exposition(Door("127.0.0.1", 0), [], told.append)
+    exposition.tend()
+    address = str(told[0].fields["address"])
+    host, port = address.split(":")
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection((host, int(port)), 10))
+            for _ in range(METRICS_ASKERS_MAX + 1)
+        ]
+        assert silent[-1].recv(1) == b""
+        assert silent[0].recv(1) == b""  # it was waited for, and not for ever
+    wait_for(lambda: "process_" in urlopen(f"http://{address}/metrics").read().decode(), "metrics again")
+    exposition.close()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """One look at a pipeline whose log is away: what its stores say."""
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -9,15 +12,18 @@ from click.testing import CliRunner, Result
 from hftpipe.cli.main import main
 from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
-from hftpipe.owner import new_owner
+from hftpipe.errors import StoreUnavailable
+from hftpipe.owner import is_dead, new_owner
 from hftpipe.status import NO_WORKER
 from hftpipe.store import gauge
 from hftpipe.store.creation import create
 from hftpipe.store.gauge import EARLIER, HomeGauge, accounts_in
 from hftpipe.store.sqlite import SqliteStore, shard_path
+from hftpipe.telemetry.lookout import FRESH_MS, Lookout
 from hftpipe.telemetry.overview import Observer, Overview
 from hftpipe.telemetry.rates import rates
 from hftpipe.wiring.pipeline import Place
+from tests.shell.memory_pipeline import StillClock
 from tests.shell.shard_bench import ShardBench
 
 
@@ -123,6 +129,57 @@ def test_a_damaged_store_is_told_and_hides_no_other(tmp_path: Path) -> None:
     observer.close()
     assert intact.state == NO_WORKER
     assert damaged.state.startswith("stopped: ")
+
+
+def test_a_store_that_cannot_be_read_for_one_look_stands_as_it_stood(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros would look like a counter that began anew, and then like thousands applied at once."""
+
+    def locked(_: object) -> None:
+        raise StoreUnavailable("database is locked")
+
+    books.work("DDW")
+    with closing(Observer(Place(books.home))) as observer:
+        before = observer.look()
+        with monkeypatch.context() as patched:
+            patched.setattr(gauge.ShardGauge, "read", locked)
+            during = observer.look()
+        after = observer.look()
+    (seen, unseen, again) = (looked.shards[0] for looked in (before, during, after))
+    assert unseen.state.startswith("unreadable: ")
+    assert (unseen.transactions, unseen.refused, unseen.applied) == (2, 1, 1)
+    assert replace(unseen, state=seen.state) == seen == again
+    assert rates(during, after).applied_per_s == rates(before, during).applied_per_s == 0
+
+
+def test_a_store_that_was_never_read_is_unknown(books: Books) -> None:
+    """Not empty."""
+    path = shard_path(books.home, 0)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        connection.execute("UPDATE shard SET checkpoint = 'nonsense'")
+    with closing(Observer(Place(books.home))) as observer:
+        observer._shards = 1  # as its log would say
+        (view,) = observer.look().shards
+    assert view.state.startswith("stopped: ")
+    assert (view.transactions, view.applied, view.epoch, view.backlog) == (None,) * 4
+
+
+@pytest.mark.parametrize("payload", ['{"account":[1,', '{"account":7}', '{"acc', "[]", 3])
+def test_a_damaged_payload_hides_nothing_else(books: Books, payload: object) -> None:
+    """The accounts of a sample are not worth a look; `hftpipe verify` finds it."""
+    books.work("DD")
+    with closing(sqlite3.connect(shard_path(books.home, 0))) as connection, connection:
+        connection.execute("UPDATE entries SET payload = ?", (payload,))
+    seen = look(books.home)
+    assert (seen.shards[0].transactions, seen.hottest) == (2, [])
+
+
+def test_an_owner_that_is_none_of_ours_is_not_known_to_be_dead() -> None:
+    """Its lease has to run out."""
+    host = new_owner().split(" ")[0]
+    assert not is_dead(f"{host} seven 8 9")
 
 
 def test_a_home_that_is_removed_and_made_anew_is_looked_at_anew(books: Books) -> None:
@@ -258,3 +315,23 @@ def test_where_there_is_no_terminal_top_draws_nothing(books: Books) -> None:
     result = CliRunner().invoke(main, ["top", "--home", str(books.home)])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--once" in result.stderr
+
+
+def test_those_who_wait_for_a_slow_look_share_it(books: Books) -> None:
+    """It was fresh when it ended, however long ago it began."""
+    clock = StillClock()
+
+    class Slow(Observer):
+        looks = 0
+
+        def look(self) -> Overview:
+            Slow.looks += 1
+            clock.now_ms += 8 * FRESH_MS
+            return super().look()
+
+    with closing(Lookout(Slow(Place(books.home)), clock)) as lookout:
+        first = lookout.overview()
+        assert lookout.overview() is first
+        assert Slow.looks == 1
+        clock.now_ms += FRESH_MS
+        assert lookout.overview() is not first

@@ -96,7 +96,7 @@ def _looks() -> Node:
             {
                 "pipeline": _TEXT,
                 "time_ms": _column({"type": "integer"}),
-                "decided": {**_column(_COUNT), "description": "Rows ever applied or refused."},
+                "decided": {**_column(_MAYBE_COUNT), "description": "Rows ever applied or refused."},
                 **dict.fromkeys(
                     ("transactions_in", "backlog", "commit_p50_ms", "commit_p99_ms"), _column(_MAYBE_COUNT)
                 ),
@@ -106,12 +106,12 @@ def _looks() -> Node:
 
 
 def _shard() -> Node:
-    numbers = ("shard", "epoch", "applied", "transactions", "refused", "skipped", "gaps", "dead")
-    unknown = ("standbys", "appended", "backlog", "commit_p50_ms", "commit_p99_ms")
+    of_store = ("epoch", "applied", "transactions", "refused", "skipped", "gaps", "dead")
+    of_log = ("standbys", "appended", "backlog", "commit_p50_ms", "commit_p99_ms")
     return object_of(
         {
-            **dict.fromkeys(numbers, _COUNT),
-            **dict.fromkeys(unknown, _MAYBE_COUNT),
+            "shard": _COUNT,
+            **dict.fromkeys((*of_store, *of_log), _MAYBE_COUNT),
             "state": _TEXT,
             "owner": _TEXT,
             "backlog_seconds": {"type": ["number", "null"]},

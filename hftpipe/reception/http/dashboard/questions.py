@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hftpipe.errors import HftpipeError, MendingRefused, UsageError
+from hftpipe.errors import MendingRefused, UsageError
 from hftpipe.reception.access.tokens import Gate, Grant, Scope
 from hftpipe.reception.console import Console
 from hftpipe.reception.http.doors import admit
@@ -39,7 +39,7 @@ class Questions:
     async def keep_looking(self) -> None:
         """Looks for ever, so that there are recent samples."""
         while True:
-            with suppress(HftpipeError):  # told to whoever asks
+            with suppress(Exception):  # told to whoever asks: nothing may end the looking
                 await self._looked()
             await asyncio.sleep(_LOOK_S)
 

@@ -40,7 +40,7 @@ export function showFlow(overview, before, now) {
     http: rate(before?.durable?.http, now.durable.http, seconds),
   };
   const { shards } = overview;
-  const sum = (name) => shards.reduce((found, shard) => found + shard[name], 0);
+  const sum = (name) => shards.reduce((found, shard) => found + (shard[name] ?? 0), 0);
   showSources(overview, rates);
   put("flow-in", short(rates.taken));
   put("flow-in-total", now.taken == null ? "" : `${grouped(now.taken)} valid so far`);

@@ -20,7 +20,7 @@ export function sampleOf(overview) {
   return {
     time: overview.time_ms,
     taken: overview.transactions_in,
-    decided: sum(shards, "transactions") + sum(shards, "refused"),
+    decided: shards.every((shard) => shard.transactions != null) ? sum(shards, "transactions") + sum(shards, "refused") : null,
     backlog: known(shards, "backlog").length ? sum(shards, "backlog") : null,
     p50: largest(shards, "commit_p50_ms"),
     p99: largest(shards, "commit_p99_ms"),
