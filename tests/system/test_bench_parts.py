@@ -178,6 +178,7 @@ def figures(
     return found
 
 
+@pytest.mark.slow
 def test_latency(place: Ground) -> None:
     """Percentiles rise, and nothing is committed before it is durable."""
     found = figures(latency.measure, place, rows=10_000)
@@ -219,6 +220,7 @@ def test_recovery(place: Ground) -> None:
     assert found["replay of the whole log into new stores", "2,000 rows"].median > 100
 
 
+@pytest.mark.slow
 def test_limits(place: Ground) -> None:
     """The parts and our share come to the whole."""
     found = {
@@ -230,6 +232,7 @@ def test_limits(place: Ground) -> None:
     assert sum(found.values()) == pytest.approx(2 * found["all of it"])
 
 
+@pytest.mark.slow
 def test_serve(place: Ground) -> None:
     """Every load once; all that was sent is committed, or the part would fail."""
     found = figures(serve.measure, place, rows=10_000)

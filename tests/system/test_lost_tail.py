@@ -85,7 +85,7 @@ def incarnations(system: System) -> set[int]:
     return {summary.checkpoint.incarnation for summary in system.summaries().values()}
 
 
-@pytest.mark.parametrize("first", ["worker", "ingest", "other"])
+@pytest.mark.parametrize("first", ["worker", "ingest", pytest.param("other", marks=pytest.mark.slow)])
 def test_applied_entries_that_the_log_lost_heal(
     growing: Growing, expected: list[tuple[object, ...]], first: str
 ) -> None:
