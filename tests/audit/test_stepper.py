@@ -1,14 +1,12 @@
 """`replay --step`: what is seen, and what the keys do; in the real terminal view, and once in a real terminal."""
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -22,6 +20,7 @@ from hftpipe.terminal.stepper import Stepper
 from hftpipe.wiring.pipeline import Place
 from tests.audit.prepared import SHARDS, Prepared
 from tests.system.support import wait_for
+from tests.tools import needed
 
 Script = Callable[[Pilot[None], Stepper], Coroutine[Any, Any, None]]
 
@@ -155,12 +154,11 @@ def test_it_begins_with_what_is_wanted_and_ends_where_nothing_is(prepared: Prepa
     assert isinstance(failed, HftpipeError)
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_the_command_in_a_real_terminal(prepared: Prepared, tmp_path: Path) -> None:
-    socket = str(tmp_path / "tmux")
+    program, socket = needed("tmux"), str(tmp_path / "tmux")
 
     def tmux(*words: str) -> str:
-        done = subprocess.run(["tmux", "-S", socket, *words], capture_output=True, check=True)
+        done = subprocess.run([program, "-S", socket, *words], capture_output=True, check=True)
         return done.stdout.decode()
 
     def screen() -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,8 +14,9 @@ import orjson
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.tools import needed
+
 WAIT_S = 30.0
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _WORDS = (
     "--headless=new",
     "--no-sandbox",
@@ -120,10 +120,10 @@ class Page:
 @contextmanager
 def browsing(folder: Path) -> Iterator[Page]:
     """A browser of its own, with one tab."""
-    assert PROGRAM is not None
+    program = needed("chromium", "chromium-browser", "google-chrome")
     with (folder / "chromium.txt").open("wb") as said:
         process = subprocess.Popen(
-            [PROGRAM, *_WORDS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
+            [program, *_WORDS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

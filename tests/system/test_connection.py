@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import ssl
@@ -33,6 +32,7 @@ from hftpipe.log.connection import (
     translate,
     version_problem,
 )
+from tests.tools import needed
 
 WAIT_S = 20.0
 SECRET = "correct-horse"  # noqa: S105  (of the tests' own servers)
@@ -373,11 +373,7 @@ authorityKeyIdentifier = keyid
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two authorities of the same name, `right` and `wrong`; `right` vouches for `localhost`."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        if os.environ.get("CI"):
-            pytest.fail("openssl is not installed")
-        pytest.skip("openssl is not installed")
+    openssl = needed("openssl")
     folder = tmp_path_factory.mktemp("certificates")
     (folder / "forms").write_text(CERTIFICATE_FORMS)
     request = "req -config forms -newkey rsa:2048 -nodes"
