@@ -17,6 +17,9 @@ METRICS_ASKERS_MAX: Final = 8
 METRICS_TIMEOUT_S: Final = 5.0
 """How long one who asks for them may be silent."""
 
+METRICS_REQUEST_S: Final = 30.0
+"""How long one may take in all, from his connection to the last byte of the answer."""
+
 BLOCK_BYTES: Final = 1 << 20
 """How much of a file is read, validated and appended at a time."""
 

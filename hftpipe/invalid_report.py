@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from hftpipe.core.printable import guarded
 from hftpipe.errors import UsageError
 from hftpipe.event import Event, Level
 from hftpipe.validation import Invalid
@@ -146,5 +147,4 @@ def _rendered(cells: Sequence[object]) -> bytes:
 
 def _guarded(text: str) -> str:
     """One line, that no spreadsheet shall take for a formula."""
-    line = text.replace("\n", "\\n")
-    return f"'{line}" if line.startswith(("=", "+", "-", "@", "\t", "\r")) else line
+    return guarded(text.replace("\n", "\\n"))

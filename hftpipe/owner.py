@@ -53,7 +53,7 @@ def _started(pid: int) -> str:
     if _BOOT.exists():
         try:
             # Fields 3 and 22; the name in field 2 may hold anything, so count from its closing bracket.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return ""
         return "" if fields[0] in "ZX" else fields[19]

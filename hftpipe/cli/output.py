@@ -11,7 +11,7 @@ import click
 import orjson
 
 from hftpipe.core.amount import render
-from hftpipe.core.printable import printable
+from hftpipe.core.printable import guarded, printable
 from hftpipe.store.reading import Balance
 
 Row = Sequence[object]
@@ -67,7 +67,7 @@ def write_document(document: object) -> None:
 def _write_csv(columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(map(_cell, row) for row in rows)
+    writer.writerows(map(_exported, row) for row in rows)
 
 
 def _write_json(columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -102,6 +102,12 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _exported(value: object) -> str:
+    """A cell of CSV: text of others is no formula, a number stays one."""
+    cell = _cell(value)
+    return guarded(cell) if isinstance(value, str) and _is_text(cell) else cell
 
 
 def _is_text(cell: str) -> bool:

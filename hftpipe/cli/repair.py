@@ -113,8 +113,8 @@ def _rebuild(place: "Place", shard: int, *, yes: bool) -> None:
 
     path = shard_path(place.home, shard)
     say(
-        f"{path} is made anew from its journal, decided by the real ledger. Nothing is given up, and the old file is "
-        "kept under another name"
+        f"{path} will be made anew from its journal, if that is whole, by the real ledger. Nothing is given up, and "
+        "the old file is kept under another name"
     )
     if not yes:
         ask(f"Rebuild the database of shard {shard}? None of its workers may run")

@@ -1,23 +1,36 @@
 """`hftpipe top`."""
 
+import math
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftpipe.cli.options import format_option, option, place_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hftpipe.telemetry.overview import Observer, Overview
     from hftpipe.telemetry.rates import Rates
     from hftpipe.wiring.pipeline import Place
 
 
+class Seconds(click.FloatRange):
+    """A number; what is none lies within any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return found
+
+
 @click.command(short_help="A live view of the pipeline, on the terminal.")
 @option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=1.0,
     show_default=True,
     envvar="HFTPIPE_TOP_INTERVAL",
@@ -118,7 +131,6 @@ def _shard_rows(seen: "Overview", speed: "Rates") -> list[tuple[object, ...]]:
 
 def _total_row(seen: "Overview", speed: "Rates") -> tuple[object, ...]:
     """Sums, and of times the longest."""
-    backlogs = [view.backlog for view in seen.shards if view.backlog is not None]
     ages = [view.backlog_seconds for view in seen.shards if view.backlog_seconds is not None]
     running = sum(view.state == "running" for view in seen.shards)
     rate_in = speed.transactions_in_per_s
@@ -129,11 +141,17 @@ def _total_row(seen: "Overview", speed: "Rates") -> tuple[object, ...]:
         None if rate_in is None else round(rate_in, 1),
         round(speed.applied_per_s, 1),
         round(speed.refused_per_s, 1),
-        sum(backlogs) if backlogs else None,
+        _sum(view.backlog for view in seen.shards),
         max(ages, default=None),
         max((view.commit_p50_ms for view in seen.shards if view.commit_p50_ms is not None), default=None),
         max((view.commit_p99_ms for view in seen.shards if view.commit_p99_ms is not None), default=None),
-        sum(view.transactions or 0 for view in seen.shards),
-        sum(view.refused or 0 for view in seen.shards),
-        sum(view.dead or 0 for view in seen.shards),
+        _sum(view.transactions for view in seen.shards),
+        _sum(view.refused for view in seen.shards),
+        _sum(view.dead for view in seen.shards),
     )
+
+
+def _sum(counts: "Iterable[int | None]") -> int | None:
+    """Of those that are known; None when none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -29,8 +29,8 @@ RECORDS_MAX: Final = 256
 EARLIER_RECORDS_MAX: Final = 32
 """Records from before the first look that are counted at one look, from the newest on: many would be felt."""
 HOT_RECORDS_MAX: Final = 16
-HOT_ROWS_MAX: Final = 2_048
-"""Newest records of one look whose accounts are counted, as long as they hold fewer rows than this."""
+HOT_ROWS_MAX: Final = 1_024
+"""Of the newest records of one look, so many rows are looked at for their accounts."""
 
 StoreFault = StoreUnavailable | StoreDamaged
 
@@ -151,7 +151,7 @@ class ShardGauge:
                     accounts += accounts_in(payload)
                     if len(accounts) >= HOT_ROWS_MAX:
                         break
-        return accounts
+        return accounts[:HOT_ROWS_MAX]
 
 
 def accounts_in(payload: str) -> list[int]:
@@ -168,7 +168,7 @@ def accounts_in(payload: str) -> list[int]:
             accounts = orjson.loads(payload[start : payload.index("]", start) + 1])
     except (ValueError, LookupError, TypeError, AttributeError):
         return []
-    return [account for account in accounts if isinstance(account, int)] if isinstance(accounts, list) else []
+    return accounts if isinstance(accounts, list) and set(map(type, accounts)) <= {int} else []
 
 
 class HomeGauge:

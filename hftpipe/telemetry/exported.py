@@ -42,8 +42,9 @@ _GAUGES: Final[Mapping[str, tuple[str, Of]]] = {
         lambda view: None if view.state.startswith(UNREADABLE) else view.state == "running",
     ),
     "hftpipe_shard_stopped": (
-        "1 when the shard cannot go on without a person's decision, or was given up by its supervisor.",
-        lambda view: view.state != NO_WORKER and view.state.startswith(("stopped: ", "failed: ")),
+        "1 when the shard cannot go on without a person's decision, or was given up by its supervisor; absent while it "
+        "cannot be read.",
+        lambda view: None if view.state.startswith(UNREADABLE) else _is_stopped(view.state),
     ),
     "hftpipe_shard_standbys": ("Workers that wait for the shard.", lambda view: view.standbys),
     "hftpipe_shard_commit_p50_seconds": (
@@ -55,6 +56,10 @@ _GAUGES: Final[Mapping[str, tuple[str, Of]]] = {
         lambda view: None if view.commit_p99_ms is None else view.commit_p99_ms / 1000,
     ),
 }
+
+
+def _is_stopped(state: str) -> bool:
+    return state != NO_WORKER and state.startswith(("stopped: ", "failed: "))
 
 
 class ShardCollector(Collector):

@@ -2,7 +2,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -10,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.registry import Collector
 
-from hftpipe.config import METRICS_ASKERS_MAX, METRICS_TIMEOUT_S
+from hftpipe.config import METRICS_ASKERS_MAX, METRICS_REQUEST_S, METRICS_TIMEOUT_S
 from hftpipe.event import Event, Level
 from hftpipe.telemetry.door import Door
 
@@ -31,19 +33,36 @@ class _Server(ThreadingMixIn, WSGIServer):
         found = socket.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, *_, address = found[0]
         self._askers = threading.BoundedSemaphore(METRICS_ASKERS_MAX)
+        self._since_s: dict[socket.socket, float] = {}
         super().__init__((str(address[0]), door.port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._askers.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._askers.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        self._since_s[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread was to be had
+            self._ended(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._askers.release()
+            self._ended(request)
+
+    def service_actions(self) -> None:
+        """Ends those that take too long: one who sends a byte now and then is never silent."""
+        for request, since_s in list(self._since_s.items()):
+            if time.monotonic() - since_s > METRICS_REQUEST_S:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def _ended(self, request: socket.socket) -> None:
+        del self._since_s[request]
+        self._askers.release()
 
     def handle_error(self, *_: object) -> None:
         """Who asked has gone."""

@@ -47,6 +47,7 @@ class Measures(Witness):
         self._clock = clock
         self._began_ms: dict[int, int] = {}
         self._told: dict[int, int] = {}
+        self._telling: dict[int, int] = {}
 
     def owned(self, shard: int) -> None:
         self.shards[shard].owned += 1
@@ -76,21 +77,25 @@ class Measures(Witness):
         self.shards[shard].wait_ms += wait_ms
 
     def fresh(self) -> dict[int, dict[str, int]]:
-        """For shards that have committed since the last call: times of the last minute, for those who look on."""
+        """For shards whose last commits are not `told` yet: times of the last minute, for those who look on."""
         now_ms, unix_ms = self._clock.monotonic_ms(), self._clock.unix_ms()
-        told: dict[int, dict[str, int]] = {}
+        values: dict[int, dict[str, int]] = {}
+        self._telling = {shard: measured.commits for shard, measured in self.shards.items()}
         for shard, measured in self.shards.items():
-            if measured.commits == self._told.get(shard, 0):
+            if self._telling[shard] == self._told.get(shard, 0):
                 continue
-            self._told[shard] = measured.commits
             (half, most), rows = measured.submit.recent((0.5, 0.99), now_ms)
-            told[shard] = {
+            values[shard] = {
                 "time_ms": unix_ms,
                 "commit_p50_ms": half,
                 "commit_p99_ms": most,
                 "transactions": rows,
             }
-        return told
+        return values
+
+    def told(self) -> None:
+        """What `fresh` gave last has arrived."""
+        self._told = self._telling
 
     @staticmethod
     def _add(measured: Measured, before: Totals, after: Totals) -> None:

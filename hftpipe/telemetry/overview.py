@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hftpipe.clock import SystemClock
@@ -113,6 +113,7 @@ class Observer:
         endpoint = place.standing_endpoint(LIMITS)
         self._log = LogGauge(lambda: endpoint.connect(f"{place.prefix}:{LOOKER}"), place.keys)
         self._shards = 0
+        self._pipeline = ""
         self._last: dict[int, Reading] = {}
         self._inflow: dict[int, _Inflow] = {}
         self._away_until_ms = 0
@@ -131,6 +132,9 @@ class Observer:
             self._last.clear()
             self._inflow.clear()
             seen = self._seen()
+        if seen.pipeline != self._pipeline:
+            self._pipeline = seen.pipeline
+            self._inflow.clear()
         self._leave(seen)
         failed = given_up(self._place.home).shards
         return Overview(
@@ -157,8 +161,7 @@ class Observer:
     def _seen(self) -> "_Seen":
         wanted = self._wanted()
         fresh, faults = self._home.read(wanted)
-        readings = fresh | {shard: self._last[shard] for shard in faults.keys() & self._last.keys()}
-        self._last = readings
+        readings = self._last = fresh | self._kept(faults, fresh)
         owners = {reading.owner for reading in readings.values()} - {""}
         alive = {owner for owner in owners if not is_dead(owner)}
         applied = {
@@ -175,6 +178,15 @@ class Observer:
             whole=whole,
             problem=problem or _mismatch(self._place, stored, whole),
         )
+
+    def _kept(self, faults: Collection[int], fresh: Mapping[int, Reading]) -> dict[int, Reading]:
+        """What was read last of shards that cannot be read now: of the same pipeline, and nothing new."""
+        pipelines = {reading.pipeline for reading in fresh.values()}
+        return {
+            shard: replace(reading, accounts=())
+            for shard, reading in self._last.items()
+            if shard in faults and (not pipelines or reading.pipeline in pipelines)
+        }
 
     def _asked(self, applied: Mapping[int, EntryId], *, is_owned: bool) -> tuple[WholeReading | None, str]:
         """What the log says; or why it was not asked."""
@@ -202,7 +214,7 @@ class Observer:
             return
         if not is_locked(Home(place.home).foreground_lock):
             self._log.close()
-            self._left = whole
+            self._left = replace(whole, server=None)  # it may end at any time: that would not be seen
             self._away_until_ms = self._clock.monotonic_ms() + place.linger_ms + _AWAY_MS
 
     def _view(self, shard: int, seen: "_Seen", failed: str) -> ShardView:

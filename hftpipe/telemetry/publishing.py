@@ -4,12 +4,11 @@ It may fail in any way, and the work goes on.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from hftpipe.errors import HftpipeError
-from hftpipe.log.gauge import RedisStats
 
 PERIOD_S: Final = 1.0
 
@@ -24,24 +23,34 @@ class Tended(Protocol):
         """Called once, when it is over."""
 
 
+class Stats(Protocol):
+    """Takes what is measured, for those who look on."""
+
+    def write(self, stats: Mapping[int, Mapping[str, int]]) -> None:
+        """Replaces that of some shards. Raises HftpipeError when it cannot."""
+
+
+class Measuring(Protocol):
+    """Knows what is to be written."""
+
+    def fresh(self) -> Mapping[int, Mapping[str, int]]:
+        """Of shards whose news have not been written yet, as they are now."""
+
+    def told(self) -> None:
+        """What `fresh` gave last was written."""
+
+
 @contextmanager
-def published(
-    exposition: Tended | None,
-    stats: RedisStats | None,
-    fresh: Callable[[], Mapping[int, Mapping[str, int]]],
-) -> Iterator[None]:
-    """Tends both during the body, in a thread of its own. fresh: what is to be written for those who look on."""
+def published(exposition: Tended | None, stats: Stats | None, measures: Measuring | None) -> Iterator[None]:
+    """Tends both during the body, in a thread of its own."""
     over = threading.Event()
 
     def tend() -> None:
-        waiting: dict[int, Mapping[str, int]] = {}
         while True:
             if exposition is not None:
                 exposition.tend()
-            if stats is not None:
-                waiting |= fresh()
-                if waiting and _written(stats, waiting):
-                    waiting.clear()
+            if stats is not None and measures is not None:
+                _write(stats, measures)
             if over.wait(PERIOD_S):
                 return
 
@@ -56,9 +65,8 @@ def published(
             exposition.close()
 
 
-def _written(stats: RedisStats, values: Mapping[int, Mapping[str, int]]) -> bool:
-    try:
-        stats.write(values)
-    except HftpipeError:  # the workers themselves say when the log is away
-        return False
-    return True
+def _write(stats: Stats, measures: Measuring) -> None:
+    if values := measures.fresh():
+        with suppress(HftpipeError):  # the workers themselves say when the log is away
+            stats.write(values)
+            measures.told()

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from hftpipe.clock import SystemClock
+from hftpipe.descriptors import make_room
 from hftpipe.log.gauge import LIMITS, LOOKER, RedisStats
 from hftpipe.owning import Witness
 from hftpipe.telemetry.door import Door
@@ -39,6 +40,7 @@ def measured_workers(
 
     door: where Prometheus may ask; None for nowhere.
     """
+    make_room(2 * len(shards))  # a store each, and as many files again for connections to its log
     measures = Measures(shards, SystemClock(threading.Event()))
     endpoint = place.standing_endpoint(LIMITS)
     stats = RedisStats(lambda: endpoint.connect(f"{place.prefix}:{LOOKER}"), place.keys)
@@ -51,7 +53,7 @@ def measured_workers(
     with (
         closing(stats),
         _exposition(place, shards, collector, door, report) as exposition,
-        published(exposition, stats, measures.fresh),
+        published(exposition, stats, measures),
     ):
         yield measures
 
@@ -73,7 +75,7 @@ def measured_validation(
 
     with (
         _exposition(place, None, collector, door, report) as exposition,
-        published(exposition, None, dict) if exposition is not None else nullcontext(),
+        published(exposition, None, None) if exposition is not None else nullcontext(),
     ):
         yield
 

@@ -4,13 +4,15 @@ import asyncio
 import re
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from hftpipe.core.commit import Totals
 from hftpipe.mending.dead import LETTERS_MAX
@@ -336,15 +338,77 @@ def test_however_many_pages_look_one_look_serves_them_all() -> None:
     async def scenario() -> None:
         console = SlowConsole()
         questions = Questions(console, OPEN, Metrics())
-        pages = [asyncio.create_task(questions._looked()) for _ in range(50)]
+        pages = [asyncio.create_task(questions._look.get()) for _ in range(50)]
         await asyncio.sleep(0)
         pages[0].cancel()
         console.go.set()
         seen = await asyncio.gather(*pages[1:])
         assert (seen, console.looks) == ([{"look": 1}] * 49, 1)
-        assert await questions._looked() == {"look": 2}
+        assert await questions._look.get() == {"look": 2}
 
     run(scenario)
+
+
+class SlowCollector(Collector):
+    """Metrics that take until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.count = 0
+
+    def collect(self) -> Iterator[Metric]:
+        self.count += 1
+        self.begun.release()
+        self.go.wait(10)
+        yield GaugeMetricFamily("turn", "How often somebody looked.", value=self.count)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+def test_however_many_ask_for_metrics_one_look_serves_them_all(hall: HttpHall) -> None:
+    """A look that takes long holds one thread, not one for each who waits: others need them."""
+    collector = SlowCollector()
+    hall.metrics.registry.register(collector)
+
+    async def scenario(_: Client) -> None:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(hall.client()) for _ in range(12)]
+            asking = [asyncio.create_task(client.ask("GET", "/metrics")) for client in clients]
+            await asyncio.to_thread(collector.begun.acquire, timeout=10)
+            async with hall.client() as other:  # answered behind them: by now all have asked
+                await other.ask("GET", "/healthz")
+            collector.go.set()
+            pages = [answer.body.decode() for answer in await asyncio.gather(*asking)]
+            assert all("\nturn 1.0\n" in page for page in pages)
+            assert "\nturn 2.0\n" in (await clients[0].ask("GET", "/metrics")).body.decode()
+
+    served(hall, scenario)
+
+
+def test_a_look_that_fails_does_not_end_the_looking() -> None:
+    """Whoever asks is told; the next look may be better."""
+
+    class Failing(SlowConsole):
+        def overview(self) -> Mapping[str, object]:
+            self.looks += 1
+            if self.looks == 1:
+                raise ValueError("nobody foresaw it")
+            self.go.set()
+            return {}
+
+    async def scenario() -> None:
+        console = Failing()
+        questions = Questions(console, OPEN, Metrics())
+        looking = asyncio.create_task(questions.keep_looking())
+        await asyncio.to_thread(console.go.wait, 10)
+        assert (console.looks, looking.done()) == (2, False)
+        looking.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hftpipe.reception.http.dashboard.questions._LOOK_S", 0.01)
+        run(scenario)
 
 
 def seen_at(time_ms: int, pipeline: str = "one") -> Overview:

@@ -3,8 +3,9 @@
 import json
 import re
 import socket
-from collections.abc import Iterable
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -22,11 +23,12 @@ from hftpipe.cli.metrics import metrics_option
 from hftpipe.config import METRICS_ASKERS_MAX
 from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
-from hftpipe.errors import UsageError
+from hftpipe.errors import LogUnavailable, UsageError
 from hftpipe.event import Event
 from hftpipe.reception.metrics import Metrics
 from hftpipe.status import NO_WORKER
 from hftpipe.telemetry import exposition as exposition_module
+from hftpipe.telemetry import publishing
 from hftpipe.telemetry.door import Door
 from hftpipe.telemetry.exported import InboxCollector, ShardCollector, WorkerCollector
 from hftpipe.telemetry.exposition import Exposition
@@ -126,7 +128,40 @@ def test_who_looks_on_is_told_only_of_what_is_new() -> None:
     bench.append(5)
     bench.worker(witness=measures).run()
     assert measures.fresh()[0]["transactions"] == 5
+    bench.append(2)
+    bench.worker(witness=measures).run()
+    assert (
+        measures.fresh()[0]["transactions"] == 7
+    )  # the five were not taken: they are told again, with the others
+    measures.told()
     assert measures.fresh() == {}
+
+
+def test_what_could_not_be_written_is_measured_anew_and_written_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A log that is away for a second loses nobody's times."""
+    monkeypatch.setattr(publishing, "PERIOD_S", 0.01)
+    bench = ShardBench()
+    measures = Measures([0], bench.clock)
+    bench.append(5)
+    bench.worker(witness=measures).run()
+    written: list[Mapping[int, Mapping[str, int]]] = []
+    arrived = threading.Event()
+
+    class AwayAtFirst:
+        is_away = True
+
+        def write(self, stats: Mapping[int, Mapping[str, int]]) -> None:
+            if self.is_away:
+                self.is_away = False
+                raise LogUnavailable("it is away")
+            written.append(stats)
+            arrived.set()
+
+    with publishing.published(None, AwayAtFirst(), measures):
+        assert arrived.wait(10)
+    assert [stats[0]["transactions"] for stats in written] == [5]
 
 
 def test_a_shards_gauges_are_what_a_look_says() -> None:
@@ -169,7 +204,7 @@ def test_what_is_unknown_is_not_told() -> None:
     assert ("hftpipe_shard_owned", "shard=3") not in found
     assert ("hftpipe_shard_checkpoint_sequence", "shard=3") not in found
     assert ("hftpipe_shard_transactions_total", "outcome=applied,shard=3") not in found
-    assert found["hftpipe_shard_stopped", "shard=3"] == 0
+    assert ("hftpipe_shard_stopped", "shard=3") not in found
     assert found["hftpipe_log_up", ""] == 0
 
 
@@ -290,6 +325,36 @@ def test_those_who_connect_and_say_nothing_are_few(monkeypatch: pytest.MonkeyPat
         assert silent[0].recv(1) == b""  # it was waited for, and not for ever
     wait_for(lambda: "process_" in urlopen(f"http://{address}/metrics").read().decode(), "metrics again")
     exposition.close()
+
+
+def test_one_who_never_ends_his_question_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He is not silent: eight of them would keep everybody else out."""
+    monkeypatch.setattr(exposition_module, "METRICS_REQUEST_S", 0.1)
+    told: list[Event] = []
+    exposition = Exposition(Door("127.0.0.1", 0), [], told.append)
+    exposition.tend()
+    address = str(told[0].fields["address"])
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 10) as slow:
+
+        def is_cut_off() -> bool:
+            slow.setblocking(False)
+            with suppress(BlockingIOError):
+                slow.send(b"G")
+                return slow.recv(1) == b""
+            return False
+
+        wait_for(lambda: _holds(is_cut_off), "the end of one who drips")
+    assert "process_" in urlopen(f"http://{address}/metrics").read().decode()
+    exposition.close()
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    """Also where the other side has gone."""
+    try:
+        return condition()
+    except ConnectionError:
+        return True
 
 
 @pytest.mark.parametrize(

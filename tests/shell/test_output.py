@@ -120,6 +120,17 @@ def test_csv_quotes_what_needs_it(page: Page) -> None:
     assert row["state"] == text
 
 
+@pytest.mark.parametrize("begin", "=+-@\t")
+def test_text_in_csv_is_no_formula(page: Page, begin: str) -> None:
+    """A spreadsheet would compute what a stranger wrote; numbers stay numbers."""
+    text = f"{begin}1+cmd()"
+    ((told, number),) = list(
+        csv.reader(io.StringIO(page.rows(["a", "b"], [(text, "-6.0000")], "csv"), newline=""))
+    )[1:]
+    assert (told, number) == (f"'{text}", "-6.0000")
+    assert json.loads(page.rows(["a"], [(text,)], "json")) == [{"a": text}]
+
+
 @pytest.mark.parametrize("format_", ["csv", "json"])
 def test_rows_are_written_as_they_come(monkeypatch: pytest.MonkeyPatch, format_: str) -> None:
     """Millions of balances are never held in memory: a row is out before the next one is made."""

@@ -4,12 +4,14 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 import pytest
 from click.testing import CliRunner, Result
 
 from hftpipe.cli.main import main
+from hftpipe.cli.top import _total_row
 from hftpipe.core.entry import encode
 from hftpipe.core.transaction import Batch
 from hftpipe.errors import StoreUnavailable
@@ -17,7 +19,7 @@ from hftpipe.owner import is_dead, new_owner
 from hftpipe.status import NO_WORKER
 from hftpipe.store import gauge
 from hftpipe.store.creation import create
-from hftpipe.store.gauge import EARLIER, HomeGauge, accounts_in
+from hftpipe.store.gauge import EARLIER, HomeGauge, Reading, accounts_in
 from hftpipe.store.sqlite import SqliteStore, shard_path
 from hftpipe.telemetry.lookout import FRESH_MS, Lookout
 from hftpipe.telemetry.overview import Observer, Overview
@@ -51,6 +53,11 @@ class Books:
 def books(tmp_path: Path) -> Books:
     """An empty shard."""
     return Books(tmp_path)
+
+
+def locked(_: object) -> NoReturn:
+    """What a store says that another one holds."""
+    raise StoreUnavailable("database is locked")
 
 
 def look(home: Path) -> Overview:
@@ -135,10 +142,6 @@ def test_a_store_that_cannot_be_read_for_one_look_stands_as_it_stood(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zeros would look like a counter that began anew, and then like thousands applied at once."""
-
-    def locked(_: object) -> None:
-        raise StoreUnavailable("database is locked")
-
     books.work("DDW")
     with closing(Observer(Place(books.home))) as observer:
         before = observer.look()
@@ -151,6 +154,39 @@ def test_a_store_that_cannot_be_read_for_one_look_stands_as_it_stood(
     assert (unseen.transactions, unseen.refused, unseen.applied) == (2, 1, 1)
     assert replace(unseen, state=seen.state) == seen == again
     assert rates(during, after).applied_per_s == rates(before, during).applied_per_s == 0
+
+
+def test_what_cannot_be_read_now_has_nothing_new(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the look before are not seen again."""
+    books.work("DD")
+    with closing(Observer(Place(books.home))) as observer:
+        assert observer.look().hottest == [(1, 1), (2, 1)]
+        monkeypatch.setattr(gauge.ShardGauge, "read", locked)
+        assert observer.look().hottest == []
+
+
+def test_what_stood_in_another_pipeline_stands_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that was made anew, of as many shards, of which one cannot be read at that look."""
+    topology = type(ShardBench().topology)
+    read = gauge.ShardGauge.read
+
+    def locked_if_second(shard: gauge.ShardGauge) -> Reading:
+        found = read(shard)
+        return locked(shard) if found.shard else found
+
+    with closing(Observer(Place(tmp_path))) as observer:
+        for shard in (0, 1):
+            create(shard_path(tmp_path, shard), topology("one", 2, 1, 1), shard)
+        assert [view.epoch for view in observer.look().shards] == [0, 0]
+        for shard in (0, 1):
+            shard_path(tmp_path, shard).unlink()
+            create(shard_path(tmp_path, shard), topology("two", 2, 1, 1), shard)
+        monkeypatch.setattr(gauge.ShardGauge, "read", locked_if_second)
+        seen = observer.look()
+    assert seen.pipeline == "two"
+    assert [view.epoch for view in seen.shards] == [0, None]
 
 
 def test_a_store_that_was_never_read_is_unknown(books: Books) -> None:
@@ -257,6 +293,15 @@ def test_only_accounts_of_new_records_are_hot(books: Books) -> None:
     home.close()
 
 
+def test_of_many_rows_a_sample_is_hot(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full entries come hundreds a second: to count them all would be felt."""
+    monkeypatch.setattr(gauge, "HOT_ROWS_MAX", 3)
+    home = HomeGauge(books.home)
+    books.work("DDDDD", "DD")
+    assert list(home.read([0])[0][0].accounts) == [6, 7, 1]
+    home.close()
+
+
 @pytest.mark.parametrize("blank", ["", " "])
 def test_accounts_are_read_from_any_payload_that_the_ledger_accepts(blank: str) -> None:
     """In our own shape, and in another."""
@@ -301,6 +346,18 @@ def test_as_json_it_is_all_that_is_known(books: Books) -> None:
     found = orjson.loads(once(books.home, "--format", "json").stdout)
     assert found["overview"]["refused_by_reason"] == {"insufficient_funds": 1}
     assert found["rates"]["shards"]["0"]["applied_per_s"] == 0
+
+
+def test_what_is_known_of_no_shard_is_no_sum(books: Books) -> None:
+    """Nor a zero."""
+    known = look(books.home)
+    (view,) = known.shards
+    unknown = replace(view, transactions=None, refused=None, dead=None)
+    speed = rates(known, known)
+    *_, applied, refused, dead = _total_row(replace(known, shards=[unknown, unknown]), speed)
+    assert (applied, refused, dead) == (None, None, None)
+    *_, applied, refused, dead = _total_row(replace(known, shards=[unknown, replace(view, refused=3)]), speed)
+    assert (applied, refused, dead) == (0, 3, 0)
 
 
 def test_where_there_is_no_pipeline_it_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,23 @@ def with_part(owner: str, index: int, part: str) -> str:
 def test_this_process_lives() -> None:
     """It is asking."""
     assert not is_dead(new_owner())
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="processes have no names of bytes here")
+def test_whatever_its_process_is_called_an_owner_lives() -> None:
+    """Any process may have taken the number of a dead one."""
+    rename = "open('/proc/self/comm', 'wb').write(b'\\xff\\xfe'); "
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD.replace("print", f"{rename}print", 1)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        owner = child.stdout.readline().strip()
+        assert not is_dead(owner)
+        assert is_dead(with_part(owner, 2, "1"))
+        child.kill()
 
 
 def test_no_two_owners_have_the_same_name() -> None:

@@ -195,6 +195,32 @@ def test_a_small_terminal_is_no_error() -> None:
     driven(looks(4), lambda app, _: screen(app), (20, 5))
 
 
+def test_a_look_that_fails_ends_nothing() -> None:
+    """It is told for as long as there is no better one."""
+    turns = iter(range(1, 10_000))
+
+    def look() -> Overview:
+        turn = next(turns)
+        if turn == 2:
+            raise ValueError("nobody foresaw\x1b[31m it")
+        return later(turn)
+
+    async def run() -> None:
+        app = Top(look, "/books", 0.02)
+        async with app.run_test(size=(80, 24)) as pilot:
+            told: list[str] = []
+            for _ in range(400):
+                if app.watched.speed is not None:
+                    break
+                told += [line.strip() for line in screen(app) if "the last look failed" in line]
+                await pilot.pause(0.005)
+            await pilot.pause()
+            assert set(told) == {r"the last look failed: ValueError: nobody foresaw\x1b[31m it"}
+            assert not any("the last look failed" in line for line in screen(app))
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])
 def test_a_key_ends_it(key: str) -> None:
     """Also while a look is under way."""

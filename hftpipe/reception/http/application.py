@@ -1,6 +1,5 @@
 """Which request goes where, who may send it, and how errors are told: the ASGI application."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, cast
 
@@ -23,6 +22,7 @@ from hftpipe.reception.http.lookups import Lookups
 from hftpipe.reception.http.names import Addressed, Names
 from hftpipe.reception.http.page import page
 from hftpipe.reception.http.refused import JSON, Refused, retry_after
+from hftpipe.reception.http.shared import Shared
 from hftpipe.reception.http.submission import Submissions
 from hftpipe.reception.http.unstored import Unstored
 from hftpipe.reception.metrics import Metrics
@@ -48,6 +48,7 @@ def application(
 ) -> Counting:
     """Answers every request; for one event loop. names: what the service may be called where nobody needs a token."""
     lookups, assets = Lookups(desk), Assets()
+    rendered = Shared(metrics.render)  # it looks at stores and log
 
     async def ready(_: Request) -> Response:
         if problem := desk.problem():
@@ -55,7 +56,7 @@ def application(
         return Response(b'{"status":"ready"}', media_type=JSON)
 
     async def render_metrics(_: Request) -> Response:
-        body, content_type = await asyncio.to_thread(metrics.render)  # it looks at stores and log
+        body, content_type = await rendered.get()
         return Response(body, media_type=content_type)
 
     def open_to_all(path: str, handler: Handler) -> Route:

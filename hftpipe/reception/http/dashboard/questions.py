@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -16,6 +16,7 @@ from hftpipe.reception.access.tokens import Gate, Grant, Scope
 from hftpipe.reception.console import Console
 from hftpipe.reception.http.doors import admit
 from hftpipe.reception.http.refused import JSON, Refused
+from hftpipe.reception.http.shared import Shared
 from hftpipe.reception.metrics import Metrics
 
 _LETTERS_MAX: Final = 200
@@ -32,7 +33,7 @@ class Questions:
         self._console = console
         self._gate = gate
         self._metrics = metrics
-        self._look: asyncio.Task[Mapping[str, object]] | None = None
+        self._look = Shared(console.overview)
         self._listing = asyncio.Lock()
         self._deciding = asyncio.Lock()
 
@@ -40,12 +41,12 @@ class Questions:
         """Looks for ever, so that there are recent samples."""
         while True:
             with suppress(Exception):  # told to whoever asks: nothing may end the looking
-                await self._looked()
+                await self._look.get()
             await asyncio.sleep(_LOOK_S)
 
     async def overview(self, _: Request) -> Response:
         """How the pipeline stands, and what came in here."""
-        return _answer({**await self._looked(), "transports": self._metrics.transports()})
+        return _answer({**await self._look.get(), "transports": self._metrics.transports()})
 
     async def recent(self, _: Request) -> Response:
         """How it stood in the last minutes."""
@@ -84,13 +85,6 @@ class Questions:
         await self._decided(partial(self._console.drop, shard, entry, who))
         return _answer({"dropped": f"{shard}/{entry}"})
 
-    async def _looked(self) -> Mapping[str, object]:
-        """One look for all who wait for it; who leaves meanwhile does not end it."""
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(asyncio.to_thread(self._console.overview))
-            self._look.add_done_callback(_note_error)
-        return await asyncio.shield(self._look)
-
     async def _decided(self, decide: Callable[[], object]) -> object:
         try:
             async with self._deciding:
@@ -118,12 +112,6 @@ def require_decider(request: Request, gate: Gate) -> Grant:
     if content_type != JSON:
         raise Refused(415, "unsupported_media_type", f"decisions are sent as {JSON}")
     return grant
-
-
-def _note_error(look: "asyncio.Task[Mapping[str, object]]") -> None:
-    """Whoever waited is told; where nobody did any more, asyncio would log that as a bug."""
-    if not look.cancelled():
-        look.exception()
 
 
 def _named(request: Request) -> tuple[int, str]:
