@@ -59,6 +59,10 @@ class StoreUnavailable(PassingFault):
     """The database cannot be written for now (busy, disk full, I/O error)."""
 
 
+class ScratchUnavailable(HftpipeError):
+    """There is no room for what is counted anew, or it cannot be written; nothing is wrong with what is audited."""
+
+
 class TailLost(HftpipeError):
     """Entries that were confirmed to this producer are no longer in the log, in these shards."""
 

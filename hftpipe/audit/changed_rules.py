@@ -63,7 +63,7 @@ class CheckedRules(Rules):
         self._path = path
         self._rules = rules
         for name in _ASKED:
-            if getattr(type(rules), name) is getattr(Rules, name):
+            if getattr(type(rules), name) is getattr(Rules, name) and name not in vars(rules):
                 setattr(self, name, getattr(rules, name))
 
     def admit(self, kind: Kind, account_id: int, account: Account) -> Verdict:
@@ -144,7 +144,7 @@ class CheckedRules(Rules):
         return reason
 
     def _wrong(self, name: str, what: str) -> UsageError:
-        code = getattr(getattr(type(self._rules), name), "__code__", None)
+        code = getattr(getattr(self._rules, name), "__code__", None)
         line = f":{code.co_firstlineno}" if code is not None else ""
         return UsageError(f"{self._path}{line}: Rules.{name} {what}")
 

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from sqlite3 import Cursor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 Row = Sequence[Any]
+
+
+class Rows(Protocol):
+    """Rows of a table, as a cursor gives them."""
+
+    def fetchmany(self, size: int, /) -> list[Any]:
+        """The next ones, so many at most; none at the end."""
+
 
 _ROWS_AT_ONCE: Final = 4_096
 
 
-def differing(there: Cursor, expected: Cursor, keys: int = 1) -> Iterator[tuple[Row | None, Row | None]]:
+def differing(there: Rows, expected: Rows, keys: int = 1) -> Iterator[tuple[Row | None, Row | None]]:
     """Pairs of rows that have the same key and differ, and rows without a partner. Both ascend by their keys.
 
     keys: how many of the first columns are the key.
@@ -18,7 +25,12 @@ def differing(there: Cursor, expected: Cursor, keys: int = 1) -> Iterator[tuple[
     ours, theirs = there.fetchmany(_ROWS_AT_ONCE), expected.fetchmany(_ROWS_AT_ONCE)
     while ours and ours == theirs:
         ours, theirs = there.fetchmany(_ROWS_AT_ONCE), expected.fetchmany(_ROWS_AT_ONCE)
-    yield from _merged(chain(ours, there), chain(theirs, expected), keys)
+    yield from _merged(chain(ours, _rest(there)), chain(theirs, _rest(expected)), keys)
+
+
+def _rest(rows: Rows) -> Iterator[Row]:
+    while page := rows.fetchmany(_ROWS_AT_ONCE):
+        yield from page
 
 
 def _merged(

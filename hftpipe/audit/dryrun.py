@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from hftpipe.audit.recount import COMMIT_TRANSACTIONS, recount
+from hftpipe.audit.recount import COMMIT_ENTRIES_MAX, COMMIT_TRANSACTIONS, decide
 from hftpipe.audit.scratch import Scratch
 from hftpipe.audit.tally import Tally
 from hftpipe.config import IngestLimits
@@ -37,7 +37,6 @@ class DryRun:
                 ),
                 shard,
                 shards,
-                COMMIT_TRANSACTIONS // shards,
             )
             for shard in range(shards)
         ]
@@ -93,11 +92,13 @@ class DryRun:
 class _Shard:
     """The entries of one shard that wait for their commit, and what those before came to."""
 
-    def __init__(self, scratch: Scratch, shard: int, shards: int, transactions: int) -> None:
+    def __init__(self, scratch: Scratch, shard: int, shards: int) -> None:
+        """shards: of the pipeline; together they keep no more waiting than one commit may have."""
         self._scratch = scratch
         self._shard = shard
         self._shards = shards
-        self._transactions = transactions
+        self._transactions = COMMIT_TRANSACTIONS // shards
+        self._entries_max = COMMIT_ENTRIES_MAX // shards
         self._ledger = ColumnarLedger(seed=secrets.randbits(64))
         self._waiting: list[Entry | Foreign] = []
         self._count = 0
@@ -109,11 +110,11 @@ class _Shard:
         entry = decode(RawEntry(self.last, fields), self._shard, self._shards)
         self._waiting.append(entry)
         self._count += len(entry.batch) if isinstance(entry, Entry) else 1
-        if self._count >= self._transactions:
+        if self._count >= self._transactions or len(self._waiting) >= self._entries_max:
             self.decide()
         return self.last
 
     def decide(self) -> None:
-        for commit in recount(self._scratch, self._waiting, self._ledger, self._count + 1):
-            self.tally.add(commit.records)
+        if self._waiting:
+            self.tally.add(decide(self._scratch, self._waiting, self._ledger).records)
         self._waiting, self._count = [], 0

@@ -1,5 +1,6 @@
 """Decided entries told transaction by transaction: the rule that decided, and what it changed."""
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import orjson
 
 from hftpipe.audit.material import Recording, TakenAt, opened
 from hftpipe.audit.parallel import Tell
-from hftpipe.audit.recount import COMMIT_TRANSACTIONS, Books, groups, recount
+from hftpipe.audit.recount import COMMIT_TRANSACTIONS, Books, decide, groups
 from hftpipe.audit.scratch import Scratch
 from hftpipe.audit.tally import Teller as Progressing
 from hftpipe.core.amount import render
@@ -64,11 +65,13 @@ def explain_wanted(
 
     transactions: of a commit, about.
     """
-    ledger = PickedLedger(wanted, books.facts, books.checkpoint().highest_tx)
+    highest_tx, seed = books.checkpoint().highest_tx, secrets.randbits(64)
+    ledger = PickedLedger(wanted, books.facts, highest_tx, seed)
     telling = Telling(shard, taker)
+    known: dict[str, int] = {}
     for group in groups(entries, transactions):
-        for commit in recount(books, group, ledger, transactions):
-            yield commit, telling.tell(group, commit.records, ledger.decisions, wanted)
+        commit = decide(books, group, ledger, known)
+        yield commit, telling.tell(group, commit.records, ledger.decisions, wanted)
 
 
 def explain_all(
@@ -76,8 +79,7 @@ def explain_all(
 ) -> tuple[Commit, list[Explained]]:
     """Decides some entries in one commit, and tells all their transactions. entries: one at least."""
     ledger = WalkedLedger(books.checkpoint().highest_tx)
-    size = sum(len(entry.batch) if isinstance(entry, Entry) else 1 for entry in entries) + 1
-    (commit,) = recount(books, entries, ledger, size)
+    commit = decide(books, entries, ledger)
     return commit, telling.tell(entries, commit.records, ledger.decisions, None)
 
 

@@ -10,13 +10,15 @@ from hftpipe.audit.window import Window
 from hftpipe.core.entry import Entry, EntryId, Foreign, RawEntry, appended_ms, decode, origin
 from hftpipe.core.journal import Record
 from hftpipe.errors import LogGap, UsageError
-from hftpipe.ports import Extent
+from hftpipe.ports import Extent, Topology
 
 _PAGE_ENTRIES: Final = 64
 
 
 class ReadableLog(Protocol):
     """Of a shard's log, what a replay needs; see `ports.LogReader`."""
+
+    def topology(self) -> Topology | None: ...
 
     def extent(self) -> Extent: ...
 

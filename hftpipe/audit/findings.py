@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from hftpipe.errors import HftpipeError, Interrupted
+from hftpipe.errors import HftpipeError, Interrupted, ScratchUnavailable
 
 SHOWN_MAX: Final = 100
 """Findings of one shard that are kept; all are counted."""
@@ -63,10 +63,10 @@ class Findings:
 
     @contextmanager
     def guard(self, what: str, where: str, expected: str) -> Iterator[None]:
-        """What cannot be read at all is a finding, and the audit goes on behind it."""
+        """What cannot be read at all is a finding, and the audit goes on behind it; what stops the audit is none."""
         try:
             yield
-        except Interrupted:
+        except (Interrupted, ScratchUnavailable):
             raise
         except (HftpipeError, sqlite3.Error, UnicodeDecodeError) as error:
             self.add(what, where, error, expected)

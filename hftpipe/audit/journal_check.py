@@ -31,6 +31,7 @@ class JournalCheck:
     `entries` gives them to be decided anew, `compare` takes in what the ledger has made of them. Where a record is
     missing, or not what it was, what follows cannot be decided: `broken_at` is then its number, and `rest` looks at
     the records from there on one by one. last: entry of the last record that was looked at. jumps: of entry ids.
+    losses: by the number of their record. steps_back: as many times, at most, can the checkpoint have gone back.
     """
 
     def __init__(self, journal: Journal, incarnation: int, findings: Findings) -> None:
@@ -39,13 +40,15 @@ class JournalCheck:
         self.incarnation = incarnation
         self._findings = findings
         self._runs: list[_Run] = []
-        self._losses: list[tuple[EntryId, EntryId]] = []
+        self._highest = EntryId(0, 0)
         self._said: deque[Record] = deque()
         self._before = GENESIS
         self._is_named = False
         self._is_over = False
+        self.losses: dict[int, Lost] = {}
         self.last: EntryId | None = None
         self.jumps = 0
+        self.steps_back = 0
         self.number = 0
         self.broken_at = 0
 
@@ -58,7 +61,7 @@ class JournalCheck:
 
     def is_given_up(self, first: EntryId, last: EntryId) -> bool:
         """Whether an operator has accepted the loss of all entries from first to last."""
-        for start, end in sorted(self._losses):
+        for start, end in sorted((lost.first or lost.id, lost.id) for lost in self.losses.values()):
             if start <= first <= end:
                 first = end.moved(1)
         return first > last
@@ -72,8 +75,7 @@ class JournalCheck:
                         self.broken_at = record.number
                         return
                     entry = self._journal.entry_of(record)
-                    if isinstance(entry, Lost):
-                        self._note(entry)
+                    self._note(record, entry)
                     self._advance(record)
                     self._said.append(record)
                     yield entry
@@ -125,7 +127,7 @@ class JournalCheck:
 
     def _check_content(self, record: Record) -> None:
         try:
-            self._journal.entry_of(record)
+            self._note(record, self._journal.entry_of(record))
         except JournalDamaged as damage:
             self._add_damage(damage)
 
@@ -141,18 +143,32 @@ class JournalCheck:
         if _comes_behind(record, before):
             return True
         first, next_id = _first(record), before.moved(1)
-        if self.last is not None and first < next_id and self.jumps < self.incarnation:
+        if self.jumps < self.incarnation and self._is_recorded(first.moved(-1)):
             self.jumps += 1  # the log had lost its tail, and the worker went back to what was left
+            self.steps_back += max(next_id.sequence - first.sequence, 1)
             return True
         self._findings.add("entries", f"record {record.number}", f"entry {first}", f"entry {next_id}")
         return False
 
-    def _note(self, lost: Lost) -> None:
+    def _is_recorded(self, entry_id: EntryId) -> bool:
+        """Whether the checkpoint can have gone back to an entry, as far as the journal was looked at."""
+        is_known = self.number_of(entry_id) is not None
+        return is_known or any(lost.id == entry_id for lost in self.losses.values())
+
+    def _note(self, record: Record, entry: Entry | Foreign) -> None:
         """Takes in a loss: its entries are no longer asked for, nor is that behind which an emptied log goes on."""
-        self._losses.append((lost.id if lost.first is None else lost.first, lost.id))
+        if isinstance(entry, Lost):
+            self.losses[record.number] = entry
 
     def _advance(self, record: Record) -> None:
-        if not is_loss(record):
+        if record.id > self._highest:
+            self._highest = record.id
+        else:  # it may have gone back to another entry of the same id
+            self.steps_back += 1
+            if is_loss(record) and self.last is not None:
+                # The log may have been emptied behind a step back.
+                self.steps_back += max(self.last.sequence - record.id.sequence, 0)
+        if not is_loss(record) or record.digest:  # a damaged entry that was given up is still in the log
             run = self._runs[-1] if self._runs else None
             if run is not None and record.id == run.first.moved(record.number - run.number):
                 run.last = record.id

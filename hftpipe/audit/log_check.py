@@ -41,9 +41,12 @@ Logs: TypeAlias = Callable[[int], AbstractContextManager[AuditedLog]]
 
 
 class LogCheck:
-    """Compares one shard's log with its journal."""
+    """Compares one shard's log with its journal. looked: called now and then; what it raises ends the look."""
 
-    def __init__(self, log: AuditedLog, shard: int, shards: int, findings: Findings) -> None:
+    def __init__(
+        self, log: AuditedLog, shard: int, shards: int, findings: Findings, looked: Callable[[], None]
+    ) -> None:
+        self._looked = looked
         self._log = log
         self._shard = shard
         self._shards = shards
@@ -97,6 +100,7 @@ class LogCheck:
                     self._add_missing(first, newest)
                 return
             yield page
+            self._looked()
             first = expected
 
     def _is_trimmed(self, entry_id: EntryId) -> bool:
@@ -158,6 +162,7 @@ class LogCheck:
                     self._add(
                         raw.id, f"dead letter {dict(raw.fields)}", kept[0] if kept else "no dead letter"
                     )
+            self._looked()
             above = page[-1].id
 
     def _add_missing(self, first: EntryId, last: EntryId) -> None:

@@ -1,23 +1,28 @@
 """One shard's recorded entries, opened: what a replay of any mode is made of."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from hftpipe.audit.feed import Feed, check_start, log_entries, span_in_log, span_of
+from hftpipe.audit.feed import Feed, ReadableLog, check_start, log_entries, span_in_log, span_of
 from hftpipe.audit.journal import Journal
 from hftpipe.audit.window import Origin, Window
 from hftpipe.core.entry import Entry, Foreign
 from hftpipe.core.journal import Record, skipped_in
 from hftpipe.errors import LogForeign, PipelineMismatch
-from hftpipe.log.redis import RedisLogReader
 from hftpipe.ports import Topology
 from hftpipe.store.ids import IdReader
 from hftpipe.store.sqlite import shard_path, translated
-from hftpipe.wiring.pipeline import Place
+
+
+class Logs(Protocol):
+    """Opens the log of a shard. It is sent from process to process; as text it is where they are."""
+
+    def __call__(self, shard: int) -> AbstractContextManager[ReadableLog]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,14 @@ class Recording:
     """Where recorded entries are, and which of them are meant.
 
     shards: of the pipeline. window: what lies before its first entry is decided all the same, and not reported.
+    logs: None where none is to be asked; with `Origin.LOG` there are some.
     """
 
-    place: Place
+    home: Path
     shards: int
     window: Window
     origin: Origin = Origin.AUTO
+    logs: Logs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +86,17 @@ def opened(recording: Recording, shard: int) -> Iterator[Material]:
 
 
 def _from_journal(recording: Recording, shard: int, stack: ExitStack) -> Material:
-    path = shard_path(recording.place.home, shard)
+    path = shard_path(recording.home, shard)
     journal = stack.enter_context(_open_journal(recording, path, shard))
-    logs: list[RedisLogReader] = []
+    logs: list[ReadableLog] = []
 
-    def open_log() -> RedisLogReader:
-        logs.append(_open_log(recording, shard, stack))
-        _check_belongs(recording, logs[0], journal.identity)
-        return logs[0]
+    def open_log() -> ReadableLog:
+        log, topology = _open_log(recording, shard, stack)
+        _check_belongs(recording, topology, journal.identity)
+        logs.append(log)
+        return log
 
-    asked = None if recording.origin is Origin.JOURNAL else open_log
+    asked = None if recording.logs is None else open_log
     span = span_of(recording.window, journal, shard, asked)
     feed = Feed(journal, span, logs[0] if logs else None)
 
@@ -135,8 +143,7 @@ def _taker(journal: Journal, path: Path, shard: int, tx: int) -> TakenAt | None:
 
 
 def _from_log(recording: Recording, shard: int, stack: ExitStack) -> Material:
-    log = _open_log(recording, shard, stack)
-    topology = topology_of(recording.place, log)
+    log, topology = _open_log(recording, shard, stack)
     start = check_start(log, shard, topology.generation)
     last, reported_from = span_in_log(recording.window, log, shard, start)
 
@@ -154,7 +161,7 @@ def _from_log(recording: Recording, shard: int, stack: ExitStack) -> Material:
         lambda: entries(1, count),
         lambda _: None,
         lambda _: 0,
-        lambda: _open_journal(recording, shard_path(recording.place.home, shard), shard),
+        lambda: _open_journal(recording, shard_path(recording.home, shard), shard),
     )
 
 
@@ -170,24 +177,23 @@ def _open_journal(recording: Recording, path: Path, shard: int) -> Journal:
     return journal
 
 
-def _open_log(recording: Recording, shard: int, stack: ExitStack) -> RedisLogReader:
-    connect = recording.place.connector(f"replay:{shard}")
-    return stack.enter_context(closing(RedisLogReader(connect, recording.place.keys, shard, "replay")))
+def _open_log(recording: Recording, shard: int, stack: ExitStack) -> tuple[ReadableLog, Topology]:
+    assert recording.logs is not None, "only asked for where there are logs"  # noqa: S101
+    log = stack.enter_context(recording.logs(shard))
+    return log, topology_of(recording.logs, log)
 
 
-def topology_of(place: Place, log: RedisLogReader) -> Topology:
-    """What a log belongs to. Raises LogForeign when that is nothing."""
+def topology_of(logs: Logs, log: ReadableLog) -> Topology:
+    """What one of some logs belongs to. Raises LogForeign when that is nothing."""
     topology = log.topology()
     if topology is None:
-        raise LogForeign(f"{place.endpoint()} holds no pipeline under the prefix {place.prefix}")
+        raise LogForeign(f"{logs} holds no pipeline")
     return topology
 
 
-def _check_belongs(recording: Recording, log: RedisLogReader, identity: tuple[str, int, int]) -> None:
-    topology = topology_of(recording.place, log)
+def _check_belongs(recording: Recording, topology: Topology, identity: tuple[str, int, int]) -> None:
     if (topology.pipeline, topology.shards) != (identity[0], identity[2]):
-        place = recording.place
         raise PipelineMismatch(
-            f"{place.home} holds pipeline {identity[0]}, {place.endpoint()} pipeline {topology.pipeline}. "
+            f"{recording.home} holds pipeline {identity[0]}, {recording.logs} pipeline {topology.pipeline}. "
             "Use the home and the server that belong together"
         )

@@ -1,6 +1,6 @@
 """Decides entries anew: the real ledger, the real source chain, into a store of its own, commit by commit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from hftpipe.core.commit import Checkpoint, Commit
@@ -10,6 +10,9 @@ from hftpipe.core.posting import batches_of, follow_chain, post, sources_of
 
 COMMIT_TRANSACTIONS: Final = 524_288
 """Transactions decided at a time: the more, the fewer times a balance is written."""
+
+COMMIT_ENTRIES_MAX: Final = 16_384
+"""Entries decided at a time, however few transactions they have: all are in memory at once."""
 
 _SOURCES_MAX: Final = 10_000
 
@@ -40,34 +43,42 @@ def recount(
 
     ledger: one that stands there, too. transactions: of a commit, about.
     """
-    before = books.checkpoint()
     known: dict[str, int] = {}
     for group in groups(entries, transactions):
-        positions = _positions(books, known, group)
-        steps = follow_chain(group, positions)
-        needs = ledger.needs(batches_of(steps))
-        ledger.learn(needs, books.facts(needs))
-        commit = post(ledger, before, steps, positions)
-        books.commit(commit)
-        before = commit.after
-        yield commit
+        yield decide(books, group, ledger, known)
+
+
+def decide(
+    books: Books, entries: Sequence[Entry | Foreign], ledger: Ledger, known: dict[str, int] | None = None
+) -> Commit:
+    """Decides entries in one commit, going on where `books` stand, which take it in. entries: one at least.
+
+    known: the last positions of some sources, from the commit before; it is brought up to date.
+    """
+    positions = _positions(books, {} if known is None else known, entries)
+    steps = follow_chain(entries, positions)
+    needs = ledger.needs(batches_of(steps))
+    ledger.learn(needs, books.facts(needs))
+    commit = post(ledger, books.checkpoint(), steps, positions)
+    books.commit(commit)
+    return commit
 
 
 def groups(entries: Iterable[Entry | Foreign], transactions: int) -> Iterator[list[Entry | Foreign]]:
-    """Entries in commits of so many transactions at least, but for the last one."""
+    """Entries in commits of so many transactions, or of COMMIT_ENTRIES_MAX entries; the last one may have fewer."""
     group: list[Entry | Foreign] = []
     count = 0
     for entry in entries:
         group.append(entry)
         count += len(entry.batch) if isinstance(entry, Entry) else 1
-        if count >= transactions:
+        if count >= transactions or len(group) >= COMMIT_ENTRIES_MAX:
             yield group
             group, count = [], 0
     if group:
         yield group
 
 
-def _positions(books: Books, known: dict[str, int], group: list[Entry | Foreign]) -> dict[str, int]:
+def _positions(books: Books, known: dict[str, int], group: Sequence[Entry | Foreign]) -> dict[str, int]:
     """The positions of all sources; those of the group among them."""
     if len(known) > _SOURCES_MAX:
         known.clear()

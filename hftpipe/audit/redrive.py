@@ -56,6 +56,7 @@ class Redrive:
         self._tell = tell
         self._backoff = Backoff(limits.retry_first_ms, limits.retry_max_ms, outside.fraction)
         self._has_told_full = False
+        self._looked: set[int] = set()
         self.appended = 0
         self.found = 0
 
@@ -86,7 +87,8 @@ class Redrive:
         first = self._next_number(shard, material)
         lane = _Lane(_appendable(shard, material.entries(first, material.records)))
         lane.window = list(islice(lane.entries, _WINDOW_ENTRIES))
-        if not self.appended:
+        if shard not in self._looked:  # later it finds what this attempt has appended
+            self._looked.add(shard)
             self.found += first - material.reported_from
         return lane
 

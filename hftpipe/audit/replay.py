@@ -6,24 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
 
 import orjson
 
 from hftpipe.audit.differing import differing
-from hftpipe.audit.material import Material, Recording, opened, topology_of
+from hftpipe.audit.material import Material, Recording, opened
 from hftpipe.audit.parallel import Tell
 from hftpipe.audit.recount import COMMIT_TRANSACTIONS, recount
 from hftpipe.audit.scratch import Scratch
 from hftpipe.audit.tally import Tally, Teller
-from hftpipe.audit.window import Origin, Window
 from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Commit
 from hftpipe.core.entry import EntryId
-from hftpipe.errors import UsageError
-from hftpipe.log.redis import RedisLogReader
+from hftpipe.store.creation import settling
 from hftpipe.store.reading import Balance, named_since, open_reading
 from hftpipe.store.sqlite import shard_path, translated
-from hftpipe.wiring.pipeline import Place, stored_summary
 
 _BALANCES = "SELECT account, available, held, locked FROM balances ORDER BY account"
 _NAMED_SINCE = "SELECT account, available, held, locked FROM balances WHERE last_entry >= ? ORDER BY account"
@@ -47,24 +46,21 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The replay of any shard of a home: a `parallel.Task`.
+    """The replay of any shard of a recording: a `parallel.Task`.
 
-    shards: of the pipeline. folder: gets a store for each shard, with a journal if it `keeps` them, and with `compares`
-    what differs from the live balances. transactions: of a commit, about.
+    folder: gets a store for each shard, with a journal and durable if it `keeps` them, and with `compares` what differs
+    from the live balances. transactions: of a commit, about.
     """
 
-    place: Place
-    shards: int
+    recording: Recording
     folder: Path
-    window: Window
-    origin: Origin = Origin.AUTO
     transactions: int = COMMIT_TRANSACTIONS
     keeps: bool = False
     compares: bool = False
 
     def __call__(self, shard: int, tell: Tell) -> Replayed:
         disagrees = 0
-        with opened(self._recording, shard) as material:
+        with opened(self.recording, shard) as material:
             run = _Run(shard, material.reported_from, Teller(shard, material.records, tell))
             with Scratch(self.folder, material.identity, material.generation, journal=self.keeps) as scratch:
                 ledger = ColumnarLedger(seed=secrets.randbits(64))
@@ -74,27 +70,39 @@ class Replay:
                 last = scratch.checkpoint().id
             if self.compares:
                 self._compare(shard, material)
+        if self.keeps:
+            with settling(scratch.path):
+                pass
         return run.ended(last, disagrees)
-
-    @property
-    def _recording(self) -> Recording:
-        return Recording(self.place, self.shards, self.window, self.origin)
 
     def _compare(self, shard: int, material: Material) -> None:
         """Writes down which balances differ from the live ones, as they were at the journal's moment."""
         path, reported_from = shard_path(self.folder, shard), material.reported_from
         with (
             material.live() as journal,
-            translated(path),
             closing(open_reading(path)) as scratch,
             _differences(self.folder, shard).open("wb") as file,
         ):
-            live = journal.connection.execute(_BALANCES)
-            for there, again in differing(live, scratch.execute(_NAMED_SINCE, (reported_from,))):
+            live = _Rows(shard_path(self.recording.home, shard), journal.connection, _BALANCES)
+            replayed = _Rows(path, scratch, _NAMED_SINCE, reported_from)
+            for there, again in differing(live, replayed):
                 if (
                     again is not None or reported_from <= 1
                 ):  # what the reported part has not named is not its matter
                     file.write(orjson.dumps([(there or again or ())[0], there, again]) + b"\n")
+
+
+class _Rows:
+    """What a statement finds in one of two databases; its errors name that one."""
+
+    def __init__(self, path: Path, connection: Connection, statement: str, *values: object) -> None:
+        self._path = path
+        with translated(path):
+            self._cursor = connection.execute(statement, values)
+
+    def fetchmany(self, size: int) -> list[Any]:
+        with translated(self._path):
+            return self._cursor.fetchmany(size)
 
 
 class _Run:
@@ -141,27 +149,3 @@ def _read(path: Path) -> Iterator[Difference]:
         for line in file:
             account, there, again = orjson.loads(line)
             yield account, there, again
-
-
-def replayable(place: Place, chosen: Sequence[int], origin: Origin) -> tuple[list[int], int]:
-    """The shards to replay, of those chosen (all when none is), and how many the pipeline has.
-
-    Raises UsageError when there is nothing to replay, LogUnavailable and others as the log does.
-    """
-    if origin is Origin.LOG:
-        with closing(RedisLogReader(place.connector("replay"), place.keys, 0, "replay")) as log:
-            shards = topology_of(place, log).shards
-        there = set(range(shards))
-    else:
-        stored = stored_summary(place.home)
-        shards = 0 if stored is None else stored.shards
-        there = {shard for shard in range(shards) if shard_path(place.home, shard).exists()}
-        if not there:
-            raise UsageError(
-                f"{place.home} holds no store yet: nothing was applied. Ingest a file and run `hftpipe worker`, or "
-                "name --home; what was only appended is replayed with --record log"
-            )
-    if missing := sorted(set(chosen) - there):
-        has = f"the pipeline has {shards}" if missing[0] >= shards else "it has applied nothing yet"
-        raise UsageError(f"shard {missing[0]} cannot be replayed: {has}")
-    return sorted(set(chosen) or there), shards

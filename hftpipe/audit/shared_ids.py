@@ -5,6 +5,7 @@ there are.
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from hftpipe.audit.parallel import Progress, Tell
+from hftpipe.audit.scratch import room_in
 from hftpipe.core.taken import Taken
 from hftpipe.core.transaction import Column
 
@@ -22,15 +24,20 @@ SHOWN_MAX: Final = 100
 
 
 def parts_for(ids: int) -> int:
-    """Into how many parts so many ids go."""
-    return min(ids // IDS_PER_PART + 1, PARTS_MAX)
+    """Into how many parts so many ids go. ids: as stores tell, whose totals may be damaged."""
+    return max(1, min(ids // IDS_PER_PART + 1, PARTS_MAX))
 
 
 class IdFiles:
-    """Writes one shard's ids."""
+    """Writes one shard's ids. Raises ScratchUnavailable."""
 
     def __init__(self, folder: Path, shard: int, parts: int) -> None:
-        self._files = [_path(folder, part, shard).open("wb") for part in range(parts)]
+        self._folder = folder
+        with room_in(folder), ExitStack() as opened:
+            self._files = [
+                opened.enter_context(_path(folder, part, shard).open("wb")) for part in range(parts)
+            ]
+            self._opened = opened.pop_all()
 
     def add(self, taken: Iterable[Taken]) -> None:
         """Adds what some records have taken."""
@@ -39,13 +46,14 @@ class IdFiles:
             return
         txs = np.concatenate(columns)
         parts = txs % len(self._files)
-        for part, file in enumerate(self._files):
-            file.write(txs[parts == part].tobytes())
+        with room_in(self._folder):
+            for part, file in enumerate(self._files):
+                file.write(txs[parts == part].tobytes())
 
     def close(self) -> None:
         """Writes out the rest."""
-        for file in self._files:
-            file.close()
+        with room_in(self._folder):
+            self._opened.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,16 @@ import re
 import secrets
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from hftpipe.audit.decision_check import DecisionCheck
 from hftpipe.audit.findings import Findings
 from hftpipe.audit.journal import Journal
 from hftpipe.audit.journal_check import JournalCheck
-from hftpipe.audit.log_check import LogCheck, Logs
-from hftpipe.audit.parallel import Tell
+from hftpipe.audit.log_check import AuditedLog, LogCheck, Logs
+from hftpipe.audit.parallel import Progress, Tell
 from hftpipe.audit.recount import COMMIT_TRANSACTIONS, recount
 from hftpipe.audit.scratch import Scratch
 from hftpipe.audit.shared_ids import IdFiles
@@ -20,13 +22,14 @@ from hftpipe.audit.tally import Teller
 from hftpipe.core.columnar_ledger import ColumnarLedger
 from hftpipe.core.commit import Checkpoint
 from hftpipe.core.entry import EntryId, origin
-from hftpipe.store.reading import open_reading, summarise
+from hftpipe.store.reading import open_reading, store_paths, summarise
 from hftpipe.store.sqlite import shard_path, translated
 
 _SHARD = "SELECT * FROM shard"
 _RECORDED = "SELECT count(*) FROM entries"
 _HAS_RECORD = "SELECT count(*) FROM entries WHERE entry = ? AND digest = ?"
 _OWNER: Final = re.compile(r"\S+ [0-9]+ \S* [0-9a-f]{8}")
+_EPOCH_MAX: Final = 2**63 - 1
 _COUNTS: Final = ("applied", "refused", "skipped", "gaps", "dead")
 
 
@@ -55,6 +58,7 @@ class Verify:
     logs: Logs | None
 
     def __call__(self, shard: int, tell: Tell) -> Verified:
+        """Raises ScratchUnavailable."""
         findings = Findings(shard)
         path = shard_path(self.home, shard)
         verified = Verified(findings)
@@ -67,26 +71,35 @@ class Verify:
                     verified = audit.run(tell)
             if self.logs is not None:
                 with findings.guard("log", f"shard {shard}", "a log that can be asked, or --no-log"):
-                    self._check_log(self.logs, shard, path, audit, findings)
+                    log = stack.enter_context(self.logs(shard))
+                    looked = partial(tell, Progress(shard, 0, 0, verified.records))
+                    check = LogCheck(log, shard, self.shards, findings, looked)
+                    self._check_log(log, check, path, audit, findings)
+            elif not path.exists() and store_paths(self.home):
+                findings.notes.append(
+                    f"shard {shard}: {path} is not there, other shards have theirs. Either its worker never ran, or "
+                    "the file is lost: the log tells which, without --no-log"
+                )
         return verified
 
     def _check_log(
-        self, logs: Logs, shard: int, path: Path, audit: "_Audit | None", findings: Findings
+        self, log: AuditedLog, check: LogCheck, path: Path, audit: "_Audit | None", findings: Findings
     ) -> None:
-        with logs(shard) as log:
-            check = LogCheck(log, shard, self.shards, findings)
-            if not path.exists():
-                topology = log.topology()
-                start = origin(topology.generation if topology is not None else 1)
-                check.run(None, None, start, lambda: start)
-            elif audit is not None and audit.checkpoint is not None:
-                check.run(
-                    audit.journal, audit.walked, audit.checkpoint, lambda: summarise(path).checkpoint.id
-                )
-            else:
-                findings.notes.append(
-                    f"shard {shard}: its log was not compared: its store does not say how far it is"
-                )
+        if audit is None and not path.exists():
+            topology = log.topology()
+            start = origin(topology.generation if topology is not None else 1)
+            group = log.group()
+            # A worker makes its store before it reads the first entry; it may be doing so now.
+            if group is not None and group[0] > start and not path.exists():
+                there = f"a database: a worker has read the log up to {findings.shard}/{group[0]}"
+                findings.add("database", path.name, "no file", there)
+            check.run(None, None, start, lambda: start)
+        elif audit is not None and audit.checkpoint is not None:
+            check.run(audit.journal, audit.walked, audit.checkpoint, lambda: summarise(path).checkpoint.id)
+        else:
+            findings.notes.append(
+                f"shard {findings.shard}: its log was not compared: its store does not say how far it is"
+            )
 
 
 class _Audit:
@@ -123,6 +136,9 @@ class _Audit:
             check_schema(live, scratch, findings)
             if not walked.broken_at:
                 check_tables(live, scratch, findings)
+        if not walked.broken_at:
+            with findings.guard("decisions", "all rows", "rows that can be read"):
+                self._check_decisions(row, walked)
         totals = counted.totals
         return Verified(findings, walked.number, totals.applied + totals.refused + totals.skipped)
 
@@ -180,6 +196,22 @@ class _Audit:
         if not walked.broken_at:
             self._check_checkpoint(row, walked, counted)
 
+    def _check_decisions(self, row: dict[str, Any], walked: JournalCheck) -> None:
+        """And the bounds of what is counted in the fence; where a database was made anew, they are not known."""
+        epoch, beat = row.get("epoch"), row.get("beat")
+        check = DecisionCheck(self._shard, walked.losses, self._findings)
+        check.run(self.journal.connection, epoch if isinstance(epoch, int) else _EPOCH_MAX)
+        if check.is_rebuilt:
+            return
+        if isinstance(epoch, int) and isinstance(beat, int):
+            # Each owner beats when it takes the shard, with each commit, and with each step back.
+            least = epoch + walked.incarnation + min(walked.number, 1)
+            if beat < least:
+                self._findings.add("shard", "beat", beat, f"{least} or more: so many owners and steps back")
+        if walked.incarnation > walked.steps_back:
+            expected = f"{walked.steps_back} at most, by the order of the entries"
+            self._findings.add("shard", "incarnation", walked.incarnation, expected)
+
     def _check_checkpoint(self, row: dict[str, Any], walked: JournalCheck, counted: Checkpoint) -> None:
         expected = {"number": counted.number, "hash": counted.hash, "highest_tx": counted.highest_tx}
         for name, value in (expected | {name: getattr(counted.totals, name) for name in _COUNTS}).items():
@@ -187,7 +219,10 @@ class _Audit:
         last = {"checkpoint": str(counted.id), "digest": counted.digest}
         there = {name: row.get(name) for name in last}
         # It went back, and nothing was applied since: then it stands at a former record.
-        if there != last and not (walked.jumps < walked.incarnation and self._is_recorded(there)):
+        if there != last and walked.jumps < walked.incarnation and self._is_recorded(there):
+            if self.checkpoint is not None:
+                walked.steps_back += max(counted.id.sequence - self.checkpoint.sequence, 1)
+        else:
             for name, value in last.items():
                 self._findings.check("checkpoint", name, there[name], value)
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from hftpipe.audit.findings import Findings
 from hftpipe.audit.log_check import Logs
 from hftpipe.audit.parallel import Tell, for_each_shard, worthwhile
+from hftpipe.audit.scratch import scratch_folder
 from hftpipe.audit.shared_ids import FindShared, Shared, parts_for
 from hftpipe.audit.verify import Verified, Verify
 from hftpipe.core.transaction import Column
@@ -57,7 +57,7 @@ def verify(
     """Verifies the chosen shards of a home, all when none is.
 
     log: None when it is not to be looked at. processes: at most. Raises UsageError when there is no such shard,
-    Interrupted when it is to stop.
+    ScratchUnavailable when there is no room to count, Interrupted when it is to stop.
     """
     report = Report()
     stored = _stored(home)
@@ -69,15 +69,14 @@ def verify(
     wanted = _wanted(chosen, shards, stored, report.whole)
     processes = worthwhile([shard_path(home, shard) for shard in wanted], processes)
     parts = parts_for(sum(_ids(summary) for summary in stored.values()))
-    with TemporaryDirectory(prefix="hftpipe-verify-") as name:
-        folder = Path(name)
+    with scratch_folder("hftpipe-verify-") as folder:
         task = Verify(home, pipeline, shards, folder, parts, None if log is None else log.shards)
         report.shards = for_each_shard(task, wanted, processes=processes, stopping=stopping, tell=tell)
         if len(wanted) > 1:
             shared = for_each_shard(
                 FindShared(folder, tuple(wanted)),
                 range(parts),
-                processes=processes if parts > 1 else 1,
+                processes=processes if parts > 1 else 0,
                 stopping=stopping,
                 tell=tell,
             )

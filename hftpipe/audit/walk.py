@@ -115,13 +115,18 @@ class Walk:
 
     def number_of(self, entry_id: EntryId) -> int | None:
         """The number of an entry, of the newest with that id where the log had lost its tail; None for none."""
-        records = self.material.records
-        ended_with = (
-            [entry.id.sequence for entry in self.material.entries(records, records)] if records else []
-        )
-        if ended_with == [records - 1]:  # no id was given twice, or skipped
-            return entry_id.sequence + 1 if 0 <= entry_id.sequence < records else None
-        return next((number for number, entry in self._backward(records) if entry.id == entry_id), None)
+        records, number = self.material.records, entry_id.sequence + 1
+        last = self._id_of(records) if records else None
+        if last == EntryId(entry_id.generation, records - 1):  # as if no id was given twice, or skipped
+            if not 0 < number <= records:
+                return None
+            if self._id_of(number) == entry_id:
+                return number
+        return next((each for each, entry in self._backward(records) if entry.id == entry_id), None)
+
+    def _id_of(self, number: int) -> EntryId:
+        (entry,) = self.material.entries(number, number)
+        return entry.id
 
     def _forward(self, number: int) -> Iterator[tuple[int, Entry | Foreign]]:
         for first in range(max(number, 1), self.material.records + 1, _PAGE_ENTRIES):

@@ -1,6 +1,7 @@
 """A walk through the transactions of a recording, shard by shard: where it stands, and where it goes next."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hftpipe.audit.parallel import Tell
 from hftpipe.audit.walk import Told, Walk
 from hftpipe.core.picked_ledger import Wanted
 from hftpipe.core.routing import shard_of
-from hftpipe.errors import UsageError
+from hftpipe.errors import HftpipeError, Interrupted, UsageError
 from hftpipe.moments import parse_address
 
 _TARGET: Final = re.compile(r"(a|account|t|tx) *([0-9]{1,19})", re.ASCII)
@@ -132,14 +133,21 @@ class Walker:
         return self._stand(here.shard, told, max(len(told.rows) - 1, 0))
 
     def next_shard(self) -> View:
-        """The first transaction that is meant in the next shard that has one."""
+        """The first transaction that is meant in the next shard that has one; the note names those that fail."""
         place = self._shards.index(self._standing().shard)
+        notes: list[str] = []
         for shard in [*self._shards[place + 1 :], *self._shards[:place]]:
-            walk = self._walk(shard)
-            found = (1, 0) if self.wanted is None else walk.find(self.wanted, 1, -1)
-            if found is not None and walk.material.records:
-                return self._at(shard, found)
-        return self._stay("no other shard is walked, or none has what is wanted")
+            try:
+                walk = self._walk(shard)
+                found = (1, 0) if self.wanted is None else walk.find(self.wanted, 1, -1)
+                if found is not None and walk.material.records:
+                    self._at(shard, found)
+                    return self._stay("; ".join(notes))
+            except Interrupted:
+                raise
+            except HftpipeError as error:
+                notes.append(f"shard {shard} is passed over: {error}")
+        return self._stay("; ".join([*notes, "no other shard is walked, or none has what is wanted"]))
 
     def go(self, target: str) -> View:
         """To `3/1-1042` or `1-1042`, or to the next transaction of `account 42` or `tx 123`.
@@ -240,10 +248,13 @@ class Walker:
     def _walk(self, shard: int) -> Walk:
         if shard not in self._walks:
             folder = self._folder / f"walk-{shard:04}"
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that has failed
             folder.mkdir()
-            material = self._stack.enter_context(opened(self._recording, shard))
-            walk = Walk(shard, material, folder, self._tell)
-            self._stack.callback(walk.close)
+            with ExitStack() as stack:
+                material = stack.enter_context(opened(self._recording, shard))
+                walk = Walk(shard, material, folder, self._tell)
+                stack.callback(walk.close)
+                self._stack.push(stack.pop_all())
             self._walks[shard] = walk
         return self._walks[shard]
 

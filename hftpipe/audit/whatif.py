@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import orjson
 
 from hftpipe.audit.changed_rules import load_rules
 from hftpipe.audit.material import Recording, opened
 from hftpipe.audit.parallel import Tell
-from hftpipe.audit.recount import COMMIT_TRANSACTIONS, groups, recount
+from hftpipe.audit.recount import COMMIT_TRANSACTIONS, decide, groups
 from hftpipe.audit.scratch import Scratch
 from hftpipe.audit.tally import Tally, Teller
 from hftpipe.core.columnar_ledger import ColumnarLedger
@@ -103,10 +102,11 @@ class WhatIf:
             )
             standard = ColumnarLedger(seed=secrets.randbits(64))
             teller = Teller(shard, material.records, tell)
+            known: dict[str, int] = {}
             for group in groups(material.feed(), COMMIT_TRANSACTIONS):
-                (commit,) = recount(then, group, standard, _WHOLE)
+                commit = decide(then, group, standard, known)
                 # Made anew each time: the plain ledger never forgets an account.
-                (other,) = recount(now, group, Ledger(now.checkpoint().highest_tx, rules), _WHOLE)
+                other = decide(now, group, Ledger(now.checkpoint().highest_tx, rules))
                 if (number := material.compare(commit.records)) and shard not in compared.disagrees:
                     compared.disagrees[shard] = number
                 meant = [record.number >= material.reported_from for record in commit.records]
@@ -154,10 +154,6 @@ class WhatIf:
         for path in paths:
             path.mkdir(exist_ok=True)
         return paths
-
-
-_WHOLE: Final = 1 << 62
-"""More transactions than any group has: it becomes one commit."""
 
 
 def differing_outcomes(folder: Path, shards: Iterable[int]) -> Iterator[Differing]:

@@ -29,6 +29,11 @@ class Window:
     last: EntryId | None = None
     until_ms: int | None = None
 
+    @property
+    def reaches_on(self) -> bool:
+        """Whether it may end behind what was applied; else it ends there."""
+        return self.last is not None or self.until_ms is not None
+
 
 def window_of(
     chosen: Sequence[int], first: Address | None, last: Address | None, until: Moment | None

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hftpipe.audit.dryrun import DryRun
-from hftpipe.audit.material import Recording
-from hftpipe.audit.window import Origin, Window
 from hftpipe.cli.intake import IntakeSession
 from hftpipe.cli.output import counted, say, write_balances
 from hftpipe.cli.progress import Watch
@@ -15,7 +13,7 @@ from hftpipe.cli.signals import stop_on_signals
 from hftpipe.intake import IntakeOptions, open_intakes
 from hftpipe.store.reading import balances
 from hftpipe.validation import Rounding
-from hftpipe.wiring.pipeline import SHARDS_DEFAULT, Place
+from hftpipe.wiring.pipeline import SHARDS_DEFAULT
 
 if TYPE_CHECKING:
     from hftpipe.cli.replay_options import Modes
@@ -45,11 +43,6 @@ def dry_run(modes: "Modes", folder: Path, *, keeps: bool) -> Iterator[int]:
     say(f"{watch.rate(summary.read)}. A dry run: nothing was written anywhere")
     yield SHARDS_DEFAULT
     session.exit(strict=modes.strict)
-
-
-def recording_of(place: Place, folder: Path, shards: int) -> Recording:
-    """What a dry run has recorded."""
-    return Recording(Place(folder, prefix=place.prefix), shards, Window(), Origin.JOURNAL)
 
 
 def write_dry_balances(folder: Path, format_: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +10,6 @@ import click
 from hftpipe.cli.options import (
     MomentType,
     chosen_shards_options,
-    cores,
     format_option,
     option,
     place_options,
@@ -140,20 +138,19 @@ def replay_recorded(
     compares: bool,
 ) -> None:
     """Decides what was recorded; exits with 1 when something differs. part: shards, none for all, and what of them."""
-    from hftpipe.audit.material import Recording
+    from hftpipe.audit.asking import recorded
     from hftpipe.audit.recount import COMMIT_TRANSACTIONS
-    from hftpipe.audit.replay import Replay, replayable
+    from hftpipe.audit.replay import Replay
 
-    wanted, window, origin = part
-    shards, of = replayable(place, wanted, origin)
+    recording, shards = recorded(place, *part)
     if modes.looks_closer:
         from hftpipe.cli.replay_modes import look_closer
 
-        is_well = look_closer(Recording(place, of, window, origin), shards, modes, format_)
+        is_well = look_closer(place, recording, shards, modes, format_)
     else:
         size = transactions or COMMIT_TRANSACTIONS
-        with scratch_folder(keep) as folder:
-            task = Replay(place, of, folder, window, origin, size, keeps=keep is not None, compares=compares)
+        with folder_for(keep) as folder:
+            task = Replay(recording, folder, size, keeps=keep is not None, compares=compares)
             is_well = run_replay(task, shards, format_)
     if not is_well:
         raise SystemExit(1)
@@ -161,36 +158,38 @@ def replay_recorded(
 
 def replay_files(modes: "Modes", place: "Place", keep: Path | None, format_: str) -> None:
     """Decides files in place of what was recorded. Raises UsageError and others as an ingest does."""
-    from hftpipe.cli.dry_run import dry_run, recording_of, write_dry_balances
+    from hftpipe.audit.material import Recording
+    from hftpipe.audit.window import Origin, Window
+    from hftpipe.cli.dry_run import dry_run, write_dry_balances
+    from hftpipe.store.creation import settling
+    from hftpipe.store.reading import store_paths
 
     with (
-        scratch_folder(keep) as folder,
+        folder_for(keep) as folder,
         dry_run(modes, folder, keeps=modes.looks_closer or keep is not None) as shards,
     ):
+        for path in store_paths(folder) if keep is not None else []:
+            with settling(path):
+                pass
         if not modes.looks_closer:
             write_dry_balances(folder, format_)
             return
         from hftpipe.cli.replay_modes import look_closer
 
-        if not look_closer(recording_of(place, folder, shards), range(shards), modes, format_):
+        recording = Recording(folder, shards, Window(), Origin.JOURNAL)
+        if not look_closer(place, recording, range(shards), modes, format_):
             raise SystemExit(1)
 
 
 def run_replay(task: "Replay", shards: list[int], format_: str) -> bool:
     """Replays shards and tells what it comes to; False when something differs."""
-    from hftpipe.audit.parallel import for_each_shard, worthwhile
     from hftpipe.audit.replay import differences, replayed_balances
     from hftpipe.cli.output import say, write, write_balances
     from hftpipe.cli.progress import Pace
-    from hftpipe.cli.signals import stop_on_signals
-    from hftpipe.store.sqlite import shard_path
+    from hftpipe.cli.replaying import done
 
-    stop, pace = stop_on_signals(), Pace("Replaying", len(shards))
-    processes = worthwhile([shard_path(task.place.home, shard) for shard in shards], cores())
-    try:
-        found = for_each_shard(task, shards, processes=processes, stopping=stop.is_set, tell=pace.tell)
-    finally:
-        pace.end()
+    pace = Pace("Replaying", len(shards))
+    found = done(task, task.recording, shards, pace)
     results = [found[shard] for shard in shards]
     _summarise(results, pace)
     differing = 0
@@ -205,33 +204,34 @@ def run_replay(task: "Replay", shards: list[int], format_: str) -> bool:
 
 
 @contextmanager
-def scratch_folder(keep: Path | None) -> Iterator[Path]:
-    """A folder for scratch stores: a temporary one, or that to be kept. Raises UsageError when it holds some."""
+def folder_for(keep: Path | None) -> Iterator[Path]:
+    """A folder for scratch stores: a temporary one, or that to be kept. Raises UsageError when something is in it."""
+    from hftpipe.audit.scratch import scratch_folder
     from hftpipe.errors import UsageError
-    from hftpipe.store.reading import store_paths
 
     if keep is None:
-        with TemporaryDirectory(prefix="hftpipe-replay-") as folder:
-            yield Path(folder)
+        with scratch_folder("hftpipe-replay-") as folder:
+            yield folder
         return
-    if store_paths(keep):
-        raise UsageError(f"{keep} holds stores already. Name a new folder for --keep")
-    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_taken = any(keep.iterdir())
+    except OSError as error:
+        raise UsageError(f"{keep} cannot be used: {error}. Name another folder for --keep") from None
+    if is_taken:  # it may be a home: a server lives there before any store does
+        raise UsageError(f"{keep} is not empty. Name a new folder for --keep")
     yield keep.absolute()
 
 
 def _summarise(results: "list[Replayed]", pace: "Pace") -> None:
     from hftpipe.audit.tally import Tally
     from hftpipe.cli.output import counted, say
+    from hftpipe.cli.replaying import tell_disagreeing
 
     total = Tally()
     for result in results:
         total.merge(result.tally)
-        if result.disagrees:
-            say(
-                f"shard {result.shard}: the ledger decides journal record {result.disagrees} otherwise than it says. "
-                f"See `hftpipe verify --shard {result.shard}`"
-            )
+    tell_disagreeing({result.shard: result.disagrees for result in results if result.disagrees})
     last = ", ".join(f"{result.shard}/{result.last}" for result in results)
     say(
         f"{total.entries:,} entries, {total.transactions:,} transactions: {total.applied:,} applied, "

@@ -1,21 +1,21 @@
 """What `hftpipe replay` does besides printing balances: explain, compare rules, re-drive."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hftpipe.audit.explain import EXPLAINED_COLUMNS, Explain, told_rows
 from hftpipe.audit.material import Recording, opened
-from hftpipe.audit.parallel import Done, Task, for_each_shard, worthwhile
+from hftpipe.audit.parallel import Done, Task
 from hftpipe.audit.redrive import Outside, Redrive
+from hftpipe.audit.scratch import scratch_folder
 from hftpipe.audit.whatif import OUTCOME_COLUMNS, Compared, Differing, Sums, WhatIf, differing_outcomes
-from hftpipe.cli.options import cores
 from hftpipe.cli.output import say, write
 from hftpipe.cli.progress import Pace
+from hftpipe.cli.replaying import done, tell_disagreeing
 from hftpipe.cli.signals import stop_on_signals
 from hftpipe.clock import SystemClock
 from hftpipe.config import IngestLimits
@@ -23,17 +23,19 @@ from hftpipe.core.amount import render
 from hftpipe.core.picked_ledger import Wanted
 from hftpipe.core.routing import shard_of
 from hftpipe.errors import UsageError
-from hftpipe.store.sqlite import shard_path
+from hftpipe.wiring.pipeline import Place
 from hftpipe.wiring.target import open_target
 
 if TYPE_CHECKING:
     from hftpipe.cli.replay_options import Modes
 
 
-def look_closer(recording: Recording, shards: Sequence[int], modes: "Modes", format_: str) -> bool:
-    """Does what was asked for; False when it found a difference, or nothing."""
+def look_closer(
+    place: Place, recording: Recording, shards: Sequence[int], modes: "Modes", format_: str
+) -> bool:
+    """Does what was asked for; False when it found a difference, or nothing. place: where it was recorded."""
     if modes.into:
-        run_redrive(recording, shards, modes.into)
+        run_redrive(place, recording, shards, modes.into)
         return True
     wanted = wanted_of(modes)
     if modes.step:
@@ -42,12 +44,10 @@ def look_closer(recording: Recording, shards: Sequence[int], modes: "Modes", for
         run_step(recording, shards, wanted)
         return True
     shards = concerned(modes, shards, recording.shards)
-    with TemporaryDirectory(prefix="hftpipe-replay-") as folder:
+    with scratch_folder("hftpipe-replay-") as folder:
         if modes.rules:
-            return run_what_if(
-                WhatIf(recording, modes.rules.absolute(), Path(folder), wanted), shards, format_
-            )
-        return run_explain(recording, shards, wanted or Wanted(), Path(folder), format_)
+            return run_what_if(WhatIf(recording, modes.rules.absolute(), folder, wanted), shards, format_)
+        return run_explain(recording, shards, wanted or Wanted(), folder, format_)
 
 
 def wanted_of(modes: "Modes") -> Wanted | None:
@@ -79,7 +79,7 @@ def run_explain(
     count = sum(told for told, _ in found.values())
     write(EXPLAINED_COLUMNS, told_rows(folder, shards), format_)
     disagrees = {shard: number for shard, (_, number) in found.items() if number}
-    _tell_disagreeing(disagrees)
+    tell_disagreeing(disagrees)
     say(f"Transactions that concern it: {count:,}")
     return count > 0 and not disagrees
 
@@ -91,19 +91,19 @@ def run_what_if(task: WhatIf, shards: Sequence[int], format_: str) -> bool:
         total.merge(compared)
     rows = (_outcome_row(row) for row in differing_outcomes(task.folder, shards))
     write(OUTCOME_COLUMNS, rows, format_)
-    _tell_disagreeing(total.disagrees)
+    tell_disagreeing(total.disagrees)
     _tell_compared(total)
     return not (total.changes or total.accounts or total.disagrees)
 
 
-def run_redrive(recording: Recording, shards: Sequence[int], into: str) -> None:
-    """Appends what was recorded to another home, or to another server."""
+def run_redrive(place: Place, recording: Recording, shards: Sequence[int], into: str) -> None:
+    """Appends what was recorded in a place to another home, or to another server."""
     stop = stop_on_signals()
     pace = Pace("Appending", len(shards))
     with ExitStack() as stack:
         materials = {shard: stack.enter_context(opened(recording, shard)) for shard in shards}
         pipelines = {material.identity[0] for material in materials.values()}
-        target = stack.enter_context(open_target(recording.place, into, recording.shards, pipelines))
+        target = stack.enter_context(open_target(place, into, recording.shards, pipelines))
         if any(material.reported_from > 1 for material in materials.values()):
             say(
                 "What lies before --from is not appended: rows that need it will be gaps there, unless it is there"
@@ -118,22 +118,11 @@ def run_redrive(recording: Recording, shards: Sequence[int], into: str) -> None:
 
 
 def _done(task: Task[Done], recording: Recording, shards: Sequence[int], label: str) -> dict[int, Done]:
-    stop, pace = stop_on_signals(), Pace(label, len(shards))
-    processes = worthwhile((shard_path(recording.place.home, shard) for shard in shards), cores())
+    pace = Pace(label, len(shards))
     try:
-        return for_each_shard(task, shards, processes=processes, stopping=stop.is_set, tell=pace.tell)
+        return done(task, recording, shards, pace)
     finally:
-        pace.end()
         say(f"{pace.transactions:,} transactions replayed. {pace.rate}")
-
-
-def _tell_disagreeing(records: Mapping[int, int]) -> None:
-    """records: the first that disagrees, by shard."""
-    for shard, number in sorted(records.items()):
-        say(
-            f"shard {shard}: the ledger decides journal record {number} otherwise than it says. See `hftpipe verify "
-            f"--shard {shard}`"
-        )
 
 
 def _outcome_row(row: Differing) -> list[object]:

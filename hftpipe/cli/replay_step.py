@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hftpipe.audit.material import Recording
 from hftpipe.core.picked_ledger import Wanted
@@ -22,14 +20,15 @@ def check_terminal() -> None:
 def run_step(recording: Recording, shards: Sequence[int], wanted: Wanted | None) -> None:
     """Walks through transactions until the user quits. wanted: what it stops at; None for all."""
     from hftpipe.audit.parallel import Tell
+    from hftpipe.audit.scratch import scratch_folder
     from hftpipe.audit.walker import Walker
     from hftpipe.cli.signals import ending_signals
     from hftpipe.terminal.stepper import Stepper
 
-    with TemporaryDirectory(prefix="hftpipe-step-") as folder:
+    with scratch_folder("hftpipe-step-") as folder:
 
         def make(tell: Tell) -> Walker:
-            return Walker(recording, shards, Path(folder), tell, wanted)
+            return Walker(recording, shards, folder, tell, wanted)
 
         stepper = Stepper(make, ending_signals())
         stepper.run()

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hftpipe.core.entry import EntryId, Foreign
 from hftpipe.core.journal import Record
 from hftpipe.core.ledger import Deposit
 from hftpipe.core.taken import Taken
 from hftpipe.core.transaction import Column
+
+ACCEPTED_LOSS: Final = "accepted_loss"
+REBUILT: Final = "rebuilt"
+"""Decisions about a shard; those about a dead letter are in `store.dead_letters`."""
 
 
 @dataclass(frozen=True, slots=True)

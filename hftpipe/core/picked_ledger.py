@@ -35,9 +35,11 @@ class PickedLedger(ColumnarLedger):
     `decisions` has one for each of these of the last `apply_all`, in their order.
     """
 
-    def __init__(self, wanted: Wanted, ask: Callable[[Needs], Facts], highest_tx: int = -1) -> None:
-        """ask: what the store knows, before what is applied is committed to it."""
-        super().__init__(highest_tx)
+    def __init__(
+        self, wanted: Wanted, ask: Callable[[Needs], Facts], highest_tx: int = -1, seed: int = 0
+    ) -> None:
+        """ask: what the store knows, before what is applied is committed to it. seed: see `ColumnarLedger`."""
+        super().__init__(highest_tx, seed=seed)
         self._wanted = wanted
         self._ask = ask
         self.decisions: list[Decision] = []

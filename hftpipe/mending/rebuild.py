@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +20,14 @@ from hftpipe.audit.journal import Journal
 from hftpipe.audit.recount import recount
 from hftpipe.audit.scratch import Scratch
 from hftpipe.core.columnar_ledger import ColumnarLedger
-from hftpipe.core.commit import Decision
+from hftpipe.core.commit import REBUILT, Decision
 from hftpipe.core.entry import Entry, EntryId, Foreign, origin
 from hftpipe.core.journal import Record, follows
 from hftpipe.errors import Fenced, JournalDamaged, MendingRefused, StoreDamaged, StoreUnavailable
 from hftpipe.mending.repair import taken_over
+from hftpipe.store.creation import settling
 from hftpipe.store.reading import summarise
 from hftpipe.store.sqlite import BUSY_TIMEOUT_MS, one_row, shard_path, translated
-
-REBUILT: Final = "rebuilt"
 
 _FOLDS_MAX: Final = 5
 _WAIT_SHORT: Final = "PRAGMA busy_timeout=100"
@@ -100,8 +99,9 @@ def rebuild(rebuilding: Rebuilding, fence: Fence) -> Rebuilt:
     Raises MendingRefused, with nothing changed, when the journal is not whole, or a worker has gone on meanwhile.
     """
     try:
-        if not _is_finished(rebuilding):
-            _make(rebuilding, fence)
+        with translated(rebuilding.path):
+            if not _is_finished(rebuilding):
+                _make(rebuilding, fence)
         _raise_epoch(rebuilding.finished, fence.epoch)
         rebuilding.reach("rebuild.verified")
         kept = _swap(rebuilding, fence)
@@ -206,9 +206,7 @@ def _last(journal: Journal) -> int:
 
 def _finish(rebuilding: Rebuilding, path: Path, journal: Journal, incarnation: int) -> None:
     """All that does not follow from the journal; then everything is on disk."""
-    with translated(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+    with settling(path) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_SET, (incarnation,))
         decisions = _decisions(journal)
@@ -220,17 +218,12 @@ def _finish(rebuilding: Rebuilding, path: Path, journal: Journal, incarnation: i
         (told,) = connection.execute("PRAGMA integrity_check").fetchone()
         if told != "ok":
             raise StoreDamaged(f"{path}, which was made just now, is damaged: {told}. See to the disk")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    _sync(path)
 
 
 def _raise_epoch(path: Path, epoch: int) -> None:
     """Whatever epoch the old file had, the new one's is no lower."""
-    with translated(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous=FULL")
+    with settling(path) as connection:
         connection.execute(_RAISE, (epoch,))
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    _sync(path)
 
 
 def _decisions(journal: Journal) -> list[Any]:

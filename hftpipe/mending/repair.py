@@ -14,7 +14,7 @@ from typing import Final
 from hftpipe.audit.recount import recount
 from hftpipe.config import IngestLimits
 from hftpipe.core.columnar_ledger import ColumnarLedger
-from hftpipe.core.commit import Checkpoint, Commit, Decision
+from hftpipe.core.commit import ACCEPTED_LOSS, Checkpoint, Commit, Decision
 from hftpipe.core.entry import Entry, EntryId, Foreign, decode
 from hftpipe.core.journal import Record, is_loss, loss_told
 from hftpipe.core.ledger import Facts, Needs
@@ -22,8 +22,6 @@ from hftpipe.errors import Fenced, LogForeign, MendingRefused, PassingFault
 from hftpipe.mending.diagnosis import Diagnosis, diagnose
 from hftpipe.owner import describe
 from hftpipe.ports import Clock, LogMender, Ownership, Store, Topology
-
-ACCEPTED_LOSS: Final = "accepted_loss"
 
 _POLL_MS: Final = 100
 _PAGE_ENTRIES: Final = 64

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from hftpipe.core.entry import origin
@@ -36,6 +37,25 @@ def create(path: Path, topology: Topology, shard: int) -> None:
         raise StoreUnavailable(f"{path} cannot be created: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def settling(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database that was counted into with no care for crashes, for what it lacks still.
+
+    Behind the body it is durable, and open to readers beside a writer, as `create` makes it. Raises StoreUnavailable,
+    StoreDamaged.
+    """
+    try:
+        with translated(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            yield connection
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _sync(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be made durable: {error}") from error
 
 
 def _fill(path: Path, topology: Topology, shard: int) -> None:
@@ -82,8 +102,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""A prepared home for all tests of this folder: they only read it."""
+"""A prepared home for all tests of this folder, which they only read; and a copy of it for one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,3 +13,8 @@ from tests.audit.prepared import Prepared, prepare
 def prepared() -> Iterator[Prepared]:
     with TemporaryDirectory(prefix="hft-") as folder:
         yield prepare(Path(folder))
+
+
+@pytest.fixture
+def copied(prepared: Prepared, tmp_path: Path) -> Prepared:
+    return prepared.copy(tmp_path / "home")

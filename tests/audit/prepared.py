@@ -1,5 +1,6 @@
 """A home with a bit of everything in it, made once; and copies of it, each with a log of its own, to be damaged."""
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,8 @@ from hftpipe.audit.findings import Finding
 from hftpipe.audit.log_check import AuditedLog
 from hftpipe.audit.verifying import Log, Report, verify
 from hftpipe.config import IngestLimits, WorkerLimits
-from hftpipe.core.entry import EntryId, Lost, encode
+from hftpipe.core.commit import ACCEPTED_LOSS, Decision
+from hftpipe.core.entry import EntryId, Lost, digest_of, encode
 from hftpipe.core.ledger import Ledger
 from hftpipe.core.posting import follow_chain, post
 from hftpipe.core.transaction import Batch
@@ -109,8 +111,17 @@ class Prepared:
             steps = follow_chain([lost], positions)
             epoch = store.take("host 12 34 0123abcd", store.ownership())
             assert epoch is not None
-            store.commit(epoch, post(Ledger(before.highest_tx), before, steps, positions))
+            commit = post(Ledger(before.highest_tx), before, steps, positions)
+            address = f"0/{lost.first or lost.id}"
+            decision = Decision(0, ACCEPTED_LOSS, address, commit.after.number, "me@here", "given up")
+            store.commit(epoch, replace(commit, decisions=[decision]))
             store.release(epoch)
+
+    def give_up_damaged(self, entry_id: EntryId) -> None:
+        """Damages an entry in the log of shard 0, and accepts that loss."""
+        entries = self.log.streams[0].entries
+        fields = entries[entry_id] = {**entries[entry_id], b"t": b"1"}
+        self.give_up(Lost(entry_id, "damaged", fields, digest_of(fields), entry_id, {}))
 
     def verified(
         self,
@@ -141,6 +152,20 @@ class Prepared:
 
     def _opened(self, shard: int) -> AbstractContextManager[AuditedLog]:
         return nullcontext(self.log.reader(shard, "verify"))
+
+
+def named(findings: list[Finding], what: str, where: str, there: str = "", expected: str = "") -> Finding:
+    """The finding of that kind whose place and sides match these patterns."""
+    found = [
+        finding
+        for finding in findings
+        if finding.what == what
+        and re.search(where, finding.where)
+        and re.search(there, finding.there)
+        and re.search(expected, finding.expected)
+    ]
+    assert found, findings
+    return found[0]
 
 
 def prepare(folder: Path) -> Prepared:

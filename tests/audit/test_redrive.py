@@ -16,7 +16,6 @@ from hftpipe.log.memory import MemoryLog, MemoryLogWriter
 from hftpipe.ports import Appended, Outgoing
 from hftpipe.store.reading import snapshot
 from hftpipe.store.sqlite import shard_path
-from hftpipe.wiring.pipeline import Place
 from tests.audit.prepared import SHARDS, FilePipeline, Prepared
 from tests.shell.memory_pipeline import StillClock
 
@@ -39,7 +38,7 @@ class Target(FilePipeline):
         log: MemoryLogWriter | None = None,
         limits: IngestLimits = IngestLimits(),  # noqa: B008 - a frozen value
     ) -> Redrive:
-        recording = Recording(Place(prepared.home), SHARDS, window, Origin.JOURNAL)
+        recording = Recording(prepared.home, SHARDS, window, Origin.JOURNAL)
         outside = Outside(StillClock(), lambda: 0.5, lambda: self.is_stopped, self.said.append)
         redrive = Redrive(log or self.log.writer(), limits, outside, lambda _: None)
         with ExitStack() as stack:
@@ -75,6 +74,13 @@ def test_done_again_it_adds_nothing(prepared: Prepared, target: Target) -> None:
     assert (again.appended, again.found) == (0, first.appended)
     target.work()
     assert_same(prepared, target)
+
+
+def test_what_was_there_is_counted_shard_by_shard(prepared: Prepared, target: Target) -> None:
+    """Once each, whatever was appended to another shard, and however often it was looked up anew."""
+    target.redrive(prepared, window=Window(last=EntryId(1, 9)), shards=[0])
+    there = 10 + target.redrive(prepared, shards=[1]).appended
+    assert target.redrive(prepared, log=Faulty(target.log)).found == there
 
 
 class Faulty(MemoryLogWriter):

@@ -1,27 +1,37 @@
 """A replay comes to what is there, in any pieces; it reports what was asked for, and changes nothing."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
+from hftpipe.audit.asking import recorded
 from hftpipe.audit.differing import differing
+from hftpipe.audit.dryrun import DryRun
 from hftpipe.audit.journal import Journal, read_legible
+from hftpipe.audit.material import Recording
 from hftpipe.audit.parallel import Progress, for_each_shard
-from hftpipe.audit.recount import COMMIT_TRANSACTIONS
-from hftpipe.audit.replay import Replay, Replayed, differences, replayable, replayed_balances
+from hftpipe.audit.recount import COMMIT_ENTRIES_MAX, COMMIT_TRANSACTIONS, groups
+from hftpipe.audit.replay import Replay, Replayed, differences, replayed_balances
 from hftpipe.audit.window import Origin, Window, window_of
+from hftpipe.cli.replay import folder_for
 from hftpipe.core.entry import EntryId, Foreign
-from hftpipe.errors import HftpipeError, Interrupted, JournalDamaged, UsageError
+from hftpipe.core.recorded import fields_of_entry
+from hftpipe.errors import HftpipeError, Interrupted, JournalDamaged, StoreDamaged, UsageError
 from hftpipe.invariants import replay
 from hftpipe.moments import Address, Instant, Moment, parse_moment
+from hftpipe.ports import Outgoing
 from hftpipe.store.reading import Balance, snapshot, store_paths
 from hftpipe.store.sqlite import shard_path
 from hftpipe.wiring.pipeline import Place
 from tests.audit.doubled import Doubled
 from tests.audit.prepared import SHARDS, Prepared
+from tests.core.driver import entry_of
 
 ALL = Window()
 
@@ -38,8 +48,8 @@ def replayed(
 ) -> dict[int, Replayed]:
     """What a replay of some shards, from their journals, comes to."""
     folder.mkdir(exist_ok=True)
-    place = Place(prepared.home)
-    task = Replay(place, SHARDS, folder, window, Origin.JOURNAL, transactions, keeps, compares)
+    recording = Recording(prepared.home, SHARDS, window, Origin.JOURNAL)
+    task = Replay(recording, folder, transactions, keeps, compares)
     return {shard: task(shard, lambda _: None) for shard in shards}
 
 
@@ -61,6 +71,49 @@ def test_a_replay_comes_to_the_live_tables_and_changes_nothing(
     assert [shard.tables for shard in again] == [shard.tables for shard in live]
     assert [shard.checkpoint for shard in again] == [shard.checkpoint for shard in live]
     assert content(prepared.home) == before
+
+
+def test_what_is_kept_is_as_a_live_store(prepared: Prepared, tmp_path: Path) -> None:
+    """A writer and readers can use it at once."""
+    replayed(prepared, tmp_path / "scratch", keeps=True)
+    for path in store_paths(tmp_path / "scratch"):
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_is_kept_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    """The home of a pipeline that has applied nothing yet holds no store either."""
+    home = tmp_path / "home"
+    (home / "redis").mkdir(parents=True)
+    with pytest.raises(UsageError, match="home is not empty"), folder_for(home):
+        pass
+    with folder_for(tmp_path / "new") as folder:
+        assert folder == tmp_path / "new"
+    with folder_for(folder) as again:
+        assert again == folder
+
+
+def test_a_commit_is_bounded_in_entries_too(prepared: Prepared, tmp_path: Path) -> None:
+    """However few transactions they have."""
+    entry = entry_of(0, [("D", 1, 1, 1)])
+    found = groups(repeat(entry, 2 * COMMIT_ENTRIES_MAX + 1), COMMIT_TRANSACTIONS)
+    assert [len(group) for group in found] == [COMMIT_ENTRIES_MAX, COMMIT_ENTRIES_MAX, 1]
+    shards, fields = 8, fields_of_entry(entry)
+    with DryRun(tmp_path, shards, keeps=False) as run:
+        run.append([Outgoing(0, fields)] * (COMMIT_ENTRIES_MAX // shards + 1))
+        assert run._shards[0].tally.entries == COMMIT_ENTRIES_MAX // shards
+        assert run.finish().entries == COMMIT_ENTRIES_MAX // shards + 1
+
+
+def test_the_processes_of_a_replay_need_no_client_of_the_server() -> None:
+    """Each would load it, for nothing."""
+    modules = "hftpipe.audit.replay, hftpipe.audit.explain, hftpipe.audit.whatif"
+    told = subprocess.run(
+        [sys.executable, "-c", f"import sys, {modules}; print('redis' in sys.modules)"],
+        capture_output=True,
+        check=True,
+    )
+    assert told.stdout == b"False\n"
 
 
 @pytest.mark.parametrize("sequence", [0, 7, 15, 34])
@@ -124,6 +177,21 @@ def test_what_differs_from_the_live_balances_is_told(prepared: Prepared, tmp_pat
     assert live[2] == again[2] + 1
 
 
+def test_a_live_table_that_cannot_be_read_is_named(prepared: Prepared, tmp_path: Path) -> None:
+    """And not the scratch store, which is read beside it."""
+    copied = prepared.copy(tmp_path / "home")
+    with copied.shard() as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'balances'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = shard_path(copied.home, 0)
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    with pytest.raises(StoreDamaged, match=f"{path} is damaged"):
+        replayed(copied, tmp_path / "scratch", shards=[0], compares=True)
+
+
 def test_a_journal_that_was_changed_is_not_replayed(prepared: Prepared, tmp_path: Path) -> None:
     copied = prepared.copy(tmp_path / "home")
     copied.change("UPDATE entries SET position = position + 1 WHERE number = 9")
@@ -150,10 +218,13 @@ def test_a_dead_letter_is_read_back_byte_by_byte(prepared: Prepared) -> None:
 
 def test_nothing_to_replay_is_said(tmp_path: Path, prepared: Prepared) -> None:
     with pytest.raises(UsageError, match="nothing was applied"):
-        replayable(Place(tmp_path / "none"), [], Origin.AUTO)
+        recorded(Place(tmp_path / "none"), [], ALL, Origin.AUTO)
     with pytest.raises(UsageError, match="the pipeline has 2"):
-        replayable(Place(prepared.home), [2], Origin.AUTO)
-    assert replayable(Place(prepared.home), [], Origin.JOURNAL) == ([0, 1], 2)
+        recorded(Place(prepared.home), [2], ALL, Origin.AUTO)
+    recording, shards = recorded(Place(prepared.home), [], ALL, Origin.AUTO)
+    assert (shards, recording.shards, recording.logs) == ([0, 1], 2, None)
+    until = recorded(Place(prepared.home), [1], Window(until_ms=5), Origin.AUTO)
+    assert (until[0].logs is not None, until[1]) == (True, [1])
 
 
 # --- what a person says -------------------------------------------------------------------------------------------
@@ -203,7 +274,7 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 # --- many shards --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [0, 2])
 def test_each_shard_is_worked_on_once(processes: int) -> None:
     told: list[Progress] = []
     found = for_each_shard(

@@ -17,7 +17,6 @@ from hftpipe.audit.window import Origin, Window
 from hftpipe.core.picked_ledger import Wanted
 from hftpipe.errors import HftpipeError
 from hftpipe.terminal.stepper import Stepper
-from hftpipe.wiring.pipeline import Place
 from tests.audit.prepared import SHARDS, Prepared
 from tests.system.support import wait_for
 from tests.tools import needed
@@ -31,7 +30,7 @@ def played(
     """The view after some keys were pressed."""
 
     def make(tell: Tell) -> Walker:
-        recording = Recording(Place(prepared.home), SHARDS, Window(), Origin.JOURNAL)
+        recording = Recording(prepared.home, SHARDS, Window(), Origin.JOURNAL)
         return Walker(recording, range(shards), folder, tell, wanted)
 
     stepper = Stepper(make)

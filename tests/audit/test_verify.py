@@ -1,6 +1,5 @@
 """Whatever is changed in a home's stores or in its log, verify finds it, and names the place and both sides."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +13,7 @@ from hftpipe.core.entry import EntryId, Lost, digest_of
 from hftpipe.errors import Interrupted, UsageError
 from hftpipe.store.sqlite import shard_path
 from tests.audit.pages import cells
-from tests.audit.prepared import Prepared
-
-
-@pytest.fixture
-def copied(prepared: Prepared, tmp_path: Path) -> Prepared:
-    return prepared.copy(tmp_path / "home")
-
-
-def named(findings: list[Finding], what: str, where: str, there: str = "", expected: str = "") -> Finding:
-    """The finding of that kind whose place and sides match these patterns."""
-    found = [
-        finding
-        for finding in findings
-        if finding.what == what
-        and re.search(where, finding.where)
-        and re.search(there, finding.there)
-        and re.search(expected, finding.expected)
-    ]
-    assert found, findings
-    return found[0]
+from tests.audit.prepared import Prepared, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +260,20 @@ FAULTS = [
         "record 16",
         "digest",
     ),
+    Fault(
+        "an epoch that nobody had", "UPDATE shard SET epoch = beat + 1", "shard", "beat", r"^\d+$", "or more"
+    ),
+    Fault(
+        "a step back that was none", "UPDATE shard SET incarnation = 1", "shard", "incarnation", "^1$", "^0 "
+    ),
+    Fault(
+        "a migration",
+        "UPDATE _sqlite_migrations SET name = 'version_9'",
+        "_sqlite_migrations",
+        "id 1",
+        "=version_9",
+        "=version_4",
+    ),
     Fault("a view", "DROP VIEW refusals", "schema", "view refusals", "nothing", "SELECT"),
     Fault(
         "a table too many", "CREATE TABLE extra (id INTEGER)", "schema", "table extra", "CREATE", "nothing"
@@ -426,9 +420,14 @@ def test_a_file_of_another_version_and_a_file_too_many_are_named(copied: Prepare
     named(findings, "database", "shard-0007.db", "shard 7", "0 to 1")
 
 
-def test_a_missing_file_is_named_where_the_log_was_trimmed(copied: Prepared) -> None:
-    """Nothing is wrong while the log still has all: the shard is then built from it."""
+def test_a_missing_file_is_named(copied: Prepared) -> None:
+    """Where a worker has read the log, there was a store; where none has, there must be the whole log."""
     shard_path(copied.home, 0).unlink()
+    named(copied.findings(), "database", "^shard-0000.db$", "no file", "up to 0/1-34")
+    report = copied.verified(asks_log=False)
+    assert [findings.shown for findings in report.all] == [[], [], []]
+    assert [len(findings.notes) for findings in report.all] == [0, 1, 0]
+    copied.log.streams[0].group = None
     assert not copied.findings()
     _begin(copied, EntryId(1, 5))
     named(copied.findings(), "log", "0/1-0", "nothing up to 0/1-4")

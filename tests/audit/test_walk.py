@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,14 +14,15 @@ from hftpipe.audit.parallel import Progress
 from hftpipe.audit.walk import PLACES_MAX, Walk
 from hftpipe.audit.walker import View, Walker
 from hftpipe.audit.window import Origin, Window
+from hftpipe.core.entry import Entry, EntryId, Foreign
 from hftpipe.core.picked_ledger import Wanted
-from hftpipe.errors import Interrupted, UsageError
-from hftpipe.wiring.pipeline import Place
+from hftpipe.errors import Interrupted, StoreDamaged, UsageError
+from hftpipe.store.sqlite import shard_path
 from tests.audit.prepared import SHARDS, Prepared
 
 
 def recording(prepared: Prepared) -> Recording:
-    return Recording(Place(prepared.home), SHARDS, Window(), Origin.JOURNAL)
+    return Recording(prepared.home, SHARDS, Window(), Origin.JOURNAL)
 
 
 @contextmanager
@@ -109,6 +111,20 @@ def address(view: View) -> str:
     return f"{view.shard}/{view.told.entry.id}"
 
 
+def test_an_id_of_another_generation_is_not_taken_for_it(prepared: Prepared, tmp_path: Path) -> None:
+    """Where the numbers alone would fit."""
+    with opened(recording(prepared), 0) as material:
+
+        def entries(first: int, last: int) -> Iterator[Entry | Foreign]:
+            for number, entry in enumerate(material.entries(first, last), first):
+                yield replace(entry, id=EntryId(1 if number <= 3 else 2, number - 1))
+
+        walk = Walk(0, replace(material, entries=entries), tmp_path, lambda _: None)
+        sought = [(1, 2), (1, 3), (2, 2), (2, 3), (2, material.records), (2, -1)]
+        assert [walk.number_of(EntryId(*entry_id)) for entry_id in sought] == [3, None, None, 4, None, None]
+        walk.close()
+
+
 @pytest.mark.parametrize(
     ("target", "told"),
     [
@@ -150,6 +166,27 @@ def after(view: View) -> tuple[int, int]:
 
 def test_the_shards_come_in_turn(walker: Walker) -> None:
     assert [walker.begin().shard, walker.next_shard().shard, walker.next_shard().shard] == [0, 1, 0]
+
+
+def test_a_shard_that_cannot_be_opened_is_passed_over_until_it_can(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    copied = prepared.copy(tmp_path / "home")
+    path = shard_path(copied.home, 1)
+    whole = path.read_bytes()
+    path.write_bytes(b"nothing of that kind" * 999)
+    walker = Walker(recording(copied), range(SHARDS), tmp_path, lambda _: None)
+    here = walker.begin()
+    for _ in range(2):
+        view = walker.next_shard()
+        assert (view.shard, view.told) == (0, here.told)
+        assert f"shard 1 is passed over: {path} is damaged" in view.note
+        with pytest.raises(StoreDamaged):
+            walker.go("1/1-3")
+    path.write_bytes(whole)
+    view = walker.next_shard()
+    assert (view.shard, view.note) == (1, "")
+    walker.close()
 
 
 def test_a_walk_that_is_stopped_on_the_way_stands_where_it_did(prepared: Prepared, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from hftpipe.core.picked_ledger import Wanted
 from hftpipe.core.rules import Account, Deposit, DisputeState, Refusal
 from hftpipe.core.transaction import Kind
 from hftpipe.errors import UsageError
-from hftpipe.wiring.pipeline import Place
 from tests.audit.prepared import SHARDS, Prepared
 from tests.core.driver import batch_of
 
@@ -40,7 +39,7 @@ def rules_file(folder: Path, text: str) -> Path:
 
 
 def recording(prepared: Prepared) -> Recording:
-    return Recording(Place(prepared.home), SHARDS, Window(), Origin.JOURNAL)
+    return Recording(prepared.home, SHARDS, Window(), Origin.JOURNAL)
 
 
 def compared(
@@ -171,6 +170,15 @@ def test_rules_may_not_change_what_only_the_ledger_knows(tmp_path: Path) -> None
         rules.dispute(Account(), Deposit(1, 5))
     with pytest.raises(UsageError, match=r"left deposit\.state at 'done'"):
         rules.resolve(Account(), Deposit(1, 5, DisputeState.DISPUTED))
+
+
+def test_rules_that_an_instance_has_are_checked_too(tmp_path: Path) -> None:
+    text = HEAD + (
+        "    def __init__(self):\n        self.deposit = self.gift\n\n"
+        "    def gift(self, account, amount):\n        account.available += 0.5\n"
+    )
+    with pytest.raises(UsageError, match=r"changed\.py:7: Rules\.deposit left account\.available at 0\.5"):
+        load_rules(rules_file(tmp_path, text)).deposit(Account(), 1)
 
 
 def test_locked_accounts_may_be_let_in(tmp_path: Path) -> None:

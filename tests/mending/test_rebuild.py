@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hftpipe.core.snapshot import Snapshot
-from hftpipe.errors import MendingRefused, StoreUnavailable
+from hftpipe.errors import MendingRefused, StoreDamaged, StoreUnavailable
 from hftpipe.mending.dead import drop
 from hftpipe.mending.rebuild import Fence, Rebuilding, Rebuilt, rebuild
 from hftpipe.store.dead_letters import DeadBook
@@ -136,6 +136,18 @@ def test_a_journal_that_is_not_whole_is_refused(home: MendedHome, statement: str
         rebuilt(home)
     assert stands(home) == before
     assert files(home) == there
+
+
+@pytest.mark.parametrize("found", [b"INTEGER", b"CREATE VIEW"])
+def test_a_schema_that_cannot_be_read_is_refused(home: MendedHome, found: bytes) -> None:
+    """SQLite opens such a file, and ends with the first statement."""
+    spoil(home, "PRAGMA wal_checkpoint(TRUNCATE)")
+    path = shard_path(home.folder, 0)
+    content = path.read_bytes()
+    assert found in content
+    path.write_bytes(content.replace(found, b"}" * len(found)))
+    with pytest.raises(StoreDamaged, match="move it away"):
+        rebuilt(home)
 
 
 @pytest.mark.parametrize("point", ["rebuild.verified", "rebuild.kept", "rebuild.swapped"])

@@ -9,6 +9,7 @@ import orjson
 import pytest
 import redis
 
+from hftpipe.audit.asking import recorded
 from hftpipe.audit.parallel import for_each_shard
 from hftpipe.audit.replay import Replay, replayed_balances
 from hftpipe.audit.window import Origin, Window
@@ -47,8 +48,9 @@ def replayed(
 ) -> list[Balance]:
     """The balances that a replay comes to; its stores are kept."""
     folder.mkdir()
-    task = Replay(Place(system.home), SHARDS, folder, window, origin, transactions, keeps=True)
-    found = for_each_shard(task, shards, processes=1, stopping=lambda: False, tell=lambda _: None)
+    recording, _ = recorded(Place(system.home), shards, window, origin)
+    task = Replay(recording, folder, transactions, keeps=True)
+    found = for_each_shard(task, shards, processes=0, stopping=lambda: False, tell=lambda _: None)
     return list(replayed_balances(folder, found.values()))
 
 

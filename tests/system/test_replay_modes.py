@@ -57,6 +57,7 @@ def test_a_dry_run_comes_to_what_a_run_comes_to_and_leaves_nothing(system: Syste
     assert system.run("replay", "-", feed=lines).out == dry.out
     kept = balances(system.folder / "kept")
     assert len(dry.out.splitlines()) == 1 + sum(1 for _ in kept)
+    assert "kept is not empty" in system.run("replay", "file.csv.gz", "--keep", "kept", code=2).err
 
 
 def test_single_transactions_of_a_file_are_told(system: System) -> None:
