@@ -68,7 +68,7 @@ RULES_HELP = """A file for --with defines `class Rules`; what it does not change
 @option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the replayed stores in this folder.",
+    help="Keep the replayed stores in this folder, a new or an empty one.",
 )
 @mode_options
 @chosen_shards_options("replay")
