@@ -152,7 +152,7 @@ def test_whatever_an_entry_holds_it_is_judged(pairs: Pairs) -> None:
     outcome(pairs)
 
 
-CELLS = st.text(st.characters(exclude_characters=',"\n\r'), max_size=8)
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters=',"\n\r'), max_size=8)
 
 
 @given(
