@@ -86,6 +86,7 @@ def test_a_quick_run_gives_a_table_results_and_a_chart(system: System) -> None:
     assert [path.name for path in charts.iterdir()] == ["throughput.svg"]
 
 
+@pytest.mark.slow
 def test_a_wrong_design_and_one_that_fails_are_shown_and_end_with_1(system: System) -> None:
     """One that is fast and wrong is no comparison; another's own words are shown; ours is measured to the end."""
     results, folder = system.folder / "results.json", designs(system, first=1)

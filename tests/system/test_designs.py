@@ -19,6 +19,8 @@ from hftpipe.embedded import starting, wait_until_stopped
 from hftpipe.source.generate import generate
 from hftpipe.validation import CsvValidator
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "scripts" / "designs"
 DESIGNS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
 NAMES = {
